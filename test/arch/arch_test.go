@@ -62,7 +62,7 @@ func rules() []rule {
 		{from: "lb", deny: otherBackend, why: "backends do not import each other, nor the root a backend"},
 		{from: "proxy", deny: denies("srsx/cluster", "srsx/fsm", "srsx/cmd"), why: "the proxy knows only lb"},
 		{from: "proxy", deny: isBackend, why: "the proxy knows the Balancer, not a backend"},
-		{from: "proxy", except: []string{"proxy/devorigin"}, deny: otherProtocol, why: "no protocol imports another"},
+		{from: "proxy", deny: otherProtocol, why: "no protocol imports another"},
 		{from: "proxy/edge", deny: isProtocol, why: "the hub carries every protocol and knows none"},
 		{from: ".", except: []string{"cluster"}, deny: denies("github.com/hashicorp/raft", "github.com/hashicorp/memberlist"), why: "consensus belongs to cluster"},
 		{from: ".", deny: denies("srsx/cmd"), why: "nothing imports cmd"},
