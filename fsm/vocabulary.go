@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -27,6 +28,11 @@ type Stream struct {
 // slash, so that [ParseStream] reads it back.
 func (s Stream) String() string {
 	return url.PathEscape(s.VHost) + "/" + url.PathEscape(s.App) + "/" + url.PathEscape(s.Name)
+}
+
+// Compare orders streams by vhost, app and name.
+func (s Stream) Compare(o Stream) int {
+	return cmp.Or(cmp.Compare(s.VHost, o.VHost), cmp.Compare(s.App, o.App), cmp.Compare(s.Name, o.Name))
 }
 
 // IsZero reports whether s names nothing.
@@ -123,6 +129,9 @@ func (e Endpoints) Of(p Protocol) []string {
 	}
 }
 
+// Lists returns the endpoints of all protocols, in the order of [Protocol].
+func (e Endpoints) Lists() [][]string { return [][]string{e.RTMP, e.HTTP, e.API, e.SRT, e.RTC} }
+
 // OriginState says what an origin may be used for.
 type OriginState uint8
 
@@ -161,11 +170,14 @@ type Origin struct {
 	Endpoints   Endpoints
 	Labels      []string // sorted; a pool is the origins that carry its label
 	Weight      uint32
-	MaxStreams  uint32 // 0: no cap
-	Static      bool   // from a configuration, so it never expires, only fails
-	State       OriginState
-	DrainUntil  time.Time // when Draining: end of the grace; zero: no deadline
-	UpSince     time.Time // start of the current time in Up, for slow start
+	// WeightPinned means that an operator set the weight: no heartbeat and no
+	// configuration changes it.
+	WeightPinned bool
+	MaxStreams   uint32 // 0: no cap
+	Static       bool   // from a configuration, so it never expires, only fails
+	State        OriginState
+	DrainUntil   time.Time // when Draining: end of the grace; zero: no deadline
+	UpSince      time.Time // start of the current time in Up, for slow start
 }
 
 // Holder is one run of a peer. What a dead run held can be told from what the
