@@ -1,0 +1,123 @@
+package httpstream
+
+import (
+	"bytes"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	oracle "github.com/bluenviron/gohlslib/v2/pkg/playlist"
+
+	"srsx/lb"
+)
+
+func edit() *rewrite {
+	return &rewrite{
+		base: &url.URL{Path: "/live/s.m3u8"}, own: []string{"10.0.0.1:8080", "me.example"},
+		hint: func(dir string) string { return "HINT" + strings.ReplaceAll(dir, "/", ".") },
+	}
+}
+
+func TestOnlyURIsOfTheOriginAreChanged(t *testing.T) {
+	for in, want := range map[string]string{
+		"a.ts":                                     "a.ts?srsx=HINT.live",
+		"a.ts?x=1":                                 "a.ts?x=1&srsx=HINT.live",
+		"a.ts#f":                                   "a.ts?srsx=HINT.live#f",
+		"/b/a.ts":                                  "/b/a.ts?srsx=HINT.b",
+		"../a.ts\r":                                "../a.ts?srsx=HINT.\r",
+		"http://10.0.0.1:8080/live/a.ts?k=v":       "/live/a.ts?k=v&srsx=HINT.live",
+		"https://cdn.example/a.ts":                 "https://cdn.example/a.ts",
+		"data:video/mp2t;base64,AAAA":              "data:video/mp2t;base64,AAAA",
+		"#EXTINF:1.0,URI":                          "#EXTINF:1.0,URI",
+		`#EXT-X-KEY:METHOD=AES-128,URI="k.key"`:    `#EXT-X-KEY:METHOD=AES-128,URI="k.key?srsx=HINT.live"`,
+		`#EXT-X-MAP:URI="i.mp4",BYTERANGE="1@0"`:   `#EXT-X-MAP:URI="i.mp4?srsx=HINT.live",BYTERANGE="1@0"`,
+		`#EXT-X-PART:DURATION=0.2,URI="p.m4s"`:     `#EXT-X-PART:DURATION=0.2,URI="p.m4s?srsx=HINT.live"`,
+		`#EXT-X-PRELOAD-HINT:TYPE=PART,URI="p.ts"`: `#EXT-X-PRELOAD-HINT:TYPE=PART,URI="p.ts?srsx=HINT.live"`,
+		`#EXT-X-UNKNOWN:NOTURI="x",A=1`:            `#EXT-X-UNKNOWN:NOTURI="x",A=1`,
+		`#EXT-X-KEY:URI="unclosed`:                 `#EXT-X-KEY:URI="unclosed`,
+		"# a.ts":                                   "# a.ts",
+		"":                                         "",
+		"a\x00b.ts":                                "a\x00b.ts",
+	} {
+		if got := string(edit().apply([]byte(in))); got != want {
+			t.Errorf("%q became %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestHugePlaylistsTakeLinearTime(t *testing.T) {
+	for name, in := range map[string][]byte{
+		"a million lines": bytes.Repeat([]byte("a.ts\n"), 1_000_000),
+		"no newline":      bytes.Repeat([]byte("a"), 4<<20),
+		"one long tag":    append([]byte("#EXT-X-KEY:"), bytes.Repeat([]byte(`URI="a",`), 500_000)...),
+	} {
+		if out := edit().apply(in); len(out) < len(in) {
+			t.Errorf("%s: %d bytes became %d", name, len(in), len(out))
+		}
+	}
+}
+
+// Another implementation reads the same playlist from what we wrote.
+func TestRewrittenPlaylistReadsTheSame(t *testing.T) {
+	in := "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:4\n#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:4.00000,\nseg7.mp4\n#EXTINF:4.00000,\nseg8.mp4\n"
+	var before, after oracle.Media
+	if err := before.Unmarshal([]byte(in)); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Unmarshal(edit().apply([]byte(in))); err != nil {
+		t.Fatal(err)
+	}
+	if len(after.Segments) != 2 || after.MediaSequence != before.MediaSequence || after.Map.URI != "init.mp4?srsx=HINT.live" {
+		t.Errorf("rewritten playlist reads as %+v", after)
+	}
+}
+
+func TestHintsAreBoundToKeyPathAndTime(t *testing.T) {
+	key, foreign := HintKey{1}, HintKey{2}
+	var p prints
+	print := p.of("o", lb.Incarnation{Server: "o", Service: "s", PID: "1"})
+	stream := lb.Stream{VHost: lb.DefaultVHost, App: "a/b", Name: "s"}
+	now := time.Now()
+	hint := key.sign(print, stream, "/live", now)
+	if got, s, ok := key.verify(hint, "/live", now); !ok || got != print || s != stream {
+		t.Errorf("verify = %x, %v, %v; want %x, %v, true", got, s, ok, print, stream)
+	}
+	changed := []byte(hint)
+	changed[15] ^= 1
+	for name, valid := range map[string]bool{
+		"another path": func() bool { _, _, ok := key.verify(hint, "/other", now); return ok }(),
+		"another key":  func() bool { _, _, ok := foreign.verify(hint, "/live", now); return ok }(),
+		"too late":     func() bool { _, _, ok := key.verify(hint, "/live", now.Add(hintLife+time.Minute)); return ok }(),
+		"changed":      func() bool { _, _, ok := key.verify(string(changed), "/live", now); return ok }(),
+		"empty":        func() bool { _, _, ok := key.verify("", "/live", now); return ok }(),
+	} {
+		if valid {
+			t.Errorf("a hint with %s is believed", name)
+		}
+	}
+	if p.of("o", lb.Incarnation{Server: "o", Service: "s", PID: "2"}) == print {
+		t.Error("two incarnations have one fingerprint")
+	}
+}
+
+func FuzzPlaylist(f *testing.F) {
+	f.Add([]byte("#EXTM3U\n#EXT-X-KEY:URI=\"a\"\na.ts?x\r\nhttp://h/a\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		out := edit().apply(b)
+		if bytes.Count(out, []byte("\n")) != bytes.Count(b, []byte("\n")) {
+			t.Fatal("the number of lines changed")
+		}
+		if again := edit().apply(out); !bytes.Equal(again, out) && !bytes.Contains(b, []byte("10.0.0.1")) && !bytes.Contains(b, []byte("me.example")) {
+			t.Fatalf("a second pass changed %q to %q", out, again)
+		}
+	})
+}
+
+func FuzzHint(f *testing.F) {
+	key := HintKey{1}
+	f.Add(key.sign(fingerprint{}, lb.Stream{VHost: "v", App: "a", Name: "n"}, "/", time.Unix(1, 0)), "/")
+	f.Fuzz(func(_ *testing.T, hint, dir string) {
+		_, _, _ = key.verify(hint, dir, time.Unix(1, 0))
+	})
+}
