@@ -99,14 +99,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var sweeping sync.WaitGroup
 	sweep, stop := context.WithCancel(ctx)
 	sweeping.Go(func() { s.viewers.sweep(sweep) })
+	closing := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer func() {
+		server.SetKeepAlivesEnabled(false) // ends the idle ones
 		conns.Wait()
+		closing()
 		stop()
 		sweeping.Wait()
 		s.viewers.endAll()
 		s.transport.CloseIdleConnections()
 	}()
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	err := server.Serve(ln)
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -1,0 +1,126 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+)
+
+// Access says who may use the API.
+type Access struct {
+	Token         string   // bearer of everything; empty: none
+	RegisterToken string   // that origins have in their path; empty: none needed
+	Hosts         []string // names by which the API may be addressed, beside localhost and addresses
+}
+
+// admit lets in a caller on this host, or one with the token. It refuses what a
+// browser was made to send: a page of another site, also one whose name was
+// pointed at this address.
+func (a Access) admit(r *http.Request) error {
+	token := bearer(r)
+	switch {
+	case token != "" && !equal(token, a.Token):
+		return &apiError{http.StatusUnauthorized, "wrong token"}
+	case token != "":
+	case !fromThisHost(r):
+		return &apiError{http.StatusUnauthorized, "a token is needed from another host (Authorization: Bearer)"}
+	case !a.knownHost(r.Host):
+		return &apiError{http.StatusForbidden, "Host is not a name of this peer"}
+	}
+	if !a.ownOrigin(r) {
+		return &apiError{http.StatusForbidden, "request comes from a page of another site"}
+	}
+	if r.Method == http.MethodPut || r.Method == http.MethodPost {
+		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+			return &apiError{http.StatusUnsupportedMediaType, "Content-Type must be application/json"}
+		}
+	}
+	return nil
+}
+
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// equal compares secrets in the same time whatever they are. No secret: never.
+func equal(given, want string) bool {
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	return want != "" && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// fromThisHost reports whether the caller itself is on this host. What a proxy
+// on this host forwards is not, whatever its headers claim.
+func fromThisHost(r *http.Request) bool {
+	for _, header := range []string{"X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Forwarded-Host"} {
+		if r.Header.Get(header) != "" {
+			return false
+		}
+	}
+	return addrOf(r).IsLoopback()
+}
+
+func (a Access) knownHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.Trim(name, "[]")
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
+	}
+	return strings.EqualFold(name, "localhost") || slices.ContainsFunc(a.Hosts, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+func (a Access) ownOrigin(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true // no browser, or its own page's GET
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host) && a.knownHost(u.Host)
+}
+
+// rates limits registrations by address: each one may cost a probe.
+type rates struct {
+	mu    sync.Mutex
+	known *lru.Cache[netip.Addr, *rate.Limiter] // guarded by mu
+}
+
+const (
+	registerRate  = 100  // a second from one address
+	registerBurst = 1000 // a host may run many origins
+	ratesKept     = 4096 // addresses
+)
+
+func newRates() *rates {
+	known, err := lru.New[netip.Addr, *rate.Limiter](ratesKept)
+	if err != nil {
+		panic(err) // the size is a constant above zero
+	}
+	return &rates{known: known}
+}
+
+func (l *rates) allow(addr netip.Addr) bool {
+	l.mu.Lock()
+	limiter, ok := l.known.Get(addr)
+	if !ok {
+		limiter = rate.NewLimiter(registerRate, registerBurst)
+		l.known.Add(addr, limiter)
+	}
+	l.mu.Unlock()
+	return limiter.Allow()
+}

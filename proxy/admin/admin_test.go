@@ -1,0 +1,302 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"srsx/lb"
+	"srsx/lb/memlb"
+	"srsx/proxy"
+	"srsx/proxy/admin"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type api struct {
+	*admin.Server
+	balancer *memlb.Balancer
+}
+
+func start(t *testing.T, change func(*admin.Config)) api {
+	t.Helper()
+	// The addresses of these tests are not to be dialed: each origin is alive.
+	b := memlb.New(memlb.Config{Peer: "p", Probe: func(context.Context, lb.Origin) error { return nil }})
+	t.Cleanup(func() { _ = b.Close() })
+	allow, err := proxy.ParseNetworks("127.0.0.0/8", "10.0.0.0/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(admin.NewCollector(b))
+	config := admin.Config{
+		Balancer: b, Sessions: proxy.NewRouter(b, proxy.RouterConfig{}), Gatherer: registry, Version: "test",
+		Members: func() []admin.Member {
+			return []admin.Member{{Name: "p", State: "alive", Role: "leader", Leader: true}}
+		},
+		Origins: admin.OriginRules{Allow: allow, Own: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:11935")}},
+	}
+	if change != nil {
+		change(&config)
+	}
+	return api{admin.NewServer(config), b}
+}
+
+// call sends a request as from an address and returns status and body.
+func (a api) call(method, path, body, from string, header ...string) (int, map[string]any) {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.RemoteAddr, r.Host = from+":5000", "127.0.0.1:12025"
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			r.Host = header[i+1]
+			continue
+		}
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	var decoded map[string]any
+	d := json.NewDecoder(w.Body)
+	if err := d.Decode(&decoded); err != nil {
+		return w.Code, nil
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return w.Code, map[string]any{"error": "more than one reply"}
+	}
+	return w.Code, decoded
+}
+
+func heartbeat(server, pid, ip, rtmp string) string {
+	return fmt.Sprintf(`{"device_id":"d","ip":%q,"server":%q,"service":"s%s","pid":%q,"rtmp":[%q],"http":["8080"],"api":["127.0.0.1:1985"],"srt":["udp://0.0.0.0:10080"],"rtc":["udp://0.0.0.0:8000","tcp://0.0.0.0:8000"],"new_field":{"x":[1]}}`,
+		ip, server, pid, pid, rtmp)
+}
+
+func TestSRSRegistersAndIsShown(t *testing.T) {
+	a := start(t, nil)
+	status, body := a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "7", "10.0.0.5", "tcp://0.0.0.0:1935"), "10.0.0.5")
+	if status != 200 || body["code"] != 0.0 || body["pid"] == "" {
+		t.Fatalf("register = %d %v", status, body)
+	}
+	_, body = a.call("GET", "/api/v1/origins", "", "127.0.0.1")
+	text, _ := json.Marshal(body)
+	for _, want := range []string{
+		`"total":1`, `"alive":1`, `"id":"vid-1"`, `"state":"up"`, `"rtmp":["10.0.0.5:1935"]`, `"http":["10.0.0.5:8080"]`,
+		`"api":["127.0.0.1:1985"]`, `"srt":["udp://10.0.0.5:10080"]`, `"rtc":["udp://10.0.0.5:8000","tcp://10.0.0.5:8000"]`,
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("origins = %s; want %s in it", text, want)
+		}
+	}
+}
+
+func TestBadRegistrationsGetOneClearError(t *testing.T) {
+	a := start(t, nil)
+	for body, want := range map[string]string{
+		`{}`:                                   "is missing",
+		`[]`:                                   "body",
+		`{"ip":1}`:                             "ip",
+		`not json`:                             "body",
+		heartbeat("v", "1", "10.0.0.5", "x"):   "rtmp",
+		heartbeat("v", "1", "10.0.0.5", "0"):   "rtmp",
+		heartbeat("v", "1", "10.0.0.5", "udp"): "rtmp",
+		heartbeat("v\\n", "1", "10.0.0.5", "1935"):       "",
+		heartbeat("v", "1", "8.8.8.8", "1935"):           "origin-allow",
+		heartbeat("v", "1", "169.254.169.254", "1935"):   "no origin may live",
+		heartbeat("v", "1", "224.0.0.1", "1935"):         "no origin may live",
+		heartbeat("v", "1", "0.0.0.0", "1935"):           "no origin may live",
+		heartbeat("v", "1", "example.com", "1935"):       "not an IP address",
+		heartbeat("v", "1", "10.0.0.5", "8.8.8.8:1935"):  "origin-allow",
+		heartbeat("v", "1", "127.0.0.1", "11935"):        "own listener",
+		`{"x":"` + strings.Repeat("x", 150<<20/8) + `"}`: "64 KB",
+	} {
+		status, reply := a.call("POST", "/api/v1/srs/register", body, "10.0.0.9")
+		text, _ := reply["error"].(string)
+		if status < 400 || reply["code"] == 0.0 || !strings.Contains(text, want) {
+			if strings.Contains(body, `\n`) && status == 200 {
+				continue // an escaped backslash is no control character
+			}
+			t.Errorf("%.80s: %d %v; want an error with %q", body, status, reply, want)
+		}
+	}
+	if status, body := a.call("POST", "/api/v1/srs/register", heartbeat("v", "1", "8.8.8.8", "1935"), "8.8.8.8"); status != 200 {
+		t.Errorf("an origin that calls from its own address = %d %v; want it taken", status, body)
+	}
+}
+
+func TestServerIDIsNotTakenFromElsewhere(t *testing.T) {
+	a := start(t, nil)
+	a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "1", "10.0.0.5", "1935"), "10.0.0.5")
+	status, body := a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "2", "10.0.0.6", "1935"), "10.0.0.6")
+	if status != http.StatusConflict || !strings.Contains(fmt.Sprint(body["error"]), "duplicate server id") {
+		t.Errorf("second address = %d %v; want it refused as a duplicate", status, body)
+	}
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	a := start(t, func(c *admin.Config) { c.Access = admin.Access{Token: "secret"} })
+	for _, test := range []struct {
+		name, method, path, from string
+		header                   []string
+		want                     int
+	}{
+		{"livez from anywhere", "GET", "/livez", "9.9.9.9", nil, 200},
+		{"readyz from anywhere", "GET", "/readyz", "9.9.9.9", nil, 200},
+		{"versions from anywhere", "GET", "/api/v1/versions", "9.9.9.9", nil, 200},
+		{"metrics from anywhere", "GET", "/metrics", "9.9.9.9", nil, 200},
+		{"origins from elsewhere", "GET", "/api/v1/origins", "9.9.9.9", nil, 401},
+		{"origins with the token", "GET", "/api/v1/origins", "9.9.9.9", []string{"Authorization", "Bearer secret"}, 200},
+		{"origins with a wrong token", "GET", "/api/v1/origins", "127.0.0.1", []string{"Authorization", "Bearer wrong"}, 401},
+		{"origins from this host", "GET", "/api/v1/origins", "127.0.0.1", nil, 200},
+		{"IPv6 loopback", "GET", "/api/v1/origins", "[::1]", nil, 200},
+		{"a proxy on this host", "GET", "/api/v1/origins", "127.0.0.1", []string{"X-Forwarded-For", "127.0.0.1"}, 401},
+		{"a rebound name", "GET", "/api/v1/origins", "127.0.0.1", []string{"Host", "evil.example"}, 403},
+		{"localhost", "GET", "/api/v1/origins", "127.0.0.1", []string{"Host", "localhost:12025"}, 200},
+		{"another site's page", "DELETE", "/api/v1/origins/x", "127.0.0.1", []string{"Origin", "http://evil.example"}, 403},
+		{"our own page", "DELETE", "/api/v1/origins/x", "127.0.0.1", []string{"Origin", "http://127.0.0.1:12025"}, 404},
+		{"a form", "PUT", "/api/v1/origins/x/ready", "127.0.0.1", []string{"Content-Type", "text/plain"}, 415},
+		{"unknown path", "GET", "/nothing", "127.0.0.1", nil, 404},
+		{"wrong method", "POST", "/api/v1/origins", "127.0.0.1", nil, 405},
+	} {
+		if got, body := a.call(test.method, test.path, "", test.from, test.header...); got != test.want {
+			t.Errorf("%s: %d %v; want %d", test.name, got, body, test.want)
+		}
+	}
+}
+
+func TestRegisterTokenStandsInThePath(t *testing.T) {
+	a := start(t, func(c *admin.Config) { c.Access = admin.Access{RegisterToken: "t0"} })
+	beat := heartbeat("vid-1", "1", "10.0.0.5", "1935")
+	for path, want := range map[string]int{
+		"/api/v1/srs/register": 401, "/api/v1/srs/register/wrong": 401, "/api/v1/srs/register/t0": 200,
+	} {
+		if got, body := a.call("POST", path, beat, "10.0.0.5"); got != want {
+			t.Errorf("%s: %d %v; want %d", path, got, body, want)
+		}
+	}
+}
+
+func TestOperatorsSteerByAPI(t *testing.T) {
+	a := start(t, nil)
+	for _, id := range []string{"a", "b"} {
+		a.call("POST", "/api/v1/srs/register", heartbeat(id, "1", "10.0.0.5", "1935"), "10.0.0.5")
+	}
+	lease, err := a.balancer.Acquire(t.Context(), lb.Want{Stream: lb.Stream{VHost: lb.DefaultVHost, App: "a/b", Name: "s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := "a"
+	if lease.Origin.ID == "a" {
+		to = "b"
+	}
+	const path = "/api/v1/placements/__defaultVhost__/a%2Fb/s"
+	for _, step := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{"GET", path, "", 200},
+		{"GET", path + "/explain", "", 200},
+		{"GET", path + "/explain?protocol=nonsense", "", 400},
+		{"PUT", path, `{"origin":"` + to + `"}`, 200},
+		{"PUT", path, `{"origin":"nobody"}`, 404},
+		{"GET", path + "/history", "", 200},
+		{"DELETE", path, "", 200},
+		{"GET", path, "", 404},
+		{"PUT", "/api/v1/origins/a/drain", `{"deadline":"1h"}`, 200},
+		{"PUT", "/api/v1/origins/a/drain", `{"deadline":"soon"}`, 400},
+		{"PUT", "/api/v1/origins/a/ready", `{}`, 200},
+		{"PUT", "/api/v1/origins/a/weight", `{"weight":5}`, 200},
+		{"PUT", "/api/v1/origins/a/weight", `{}`, 400},
+		{"DELETE", "/api/v1/origins/a", "", 200},
+		{"DELETE", "/api/v1/origins/a", "", 404},
+		{"DELETE", "/api/v1/sessions/99", "", 404},
+		{"GET", "/api/v1/placements?start=x", "", 400},
+		{"GET", "/api/v1/status/leader", "", 200},
+	} {
+		if got, body := a.call(step.method, step.path, step.body, "127.0.0.1"); got != step.want {
+			t.Errorf("%s %s: %d %v; want %d", step.method, step.path, got, body, step.want)
+		}
+	}
+}
+
+func TestDrainingPeerIsNotReady(t *testing.T) {
+	a := start(t, nil)
+	a.Drain()
+	if status, _ := a.call("GET", "/readyz", "", "9.9.9.9"); status != 503 {
+		t.Errorf("readyz = %d; want 503", status)
+	}
+	if status, _ := a.call("GET", "/livez", "", "9.9.9.9"); status != 200 {
+		t.Errorf("livez = %d; want 200", status)
+	}
+}
+
+func TestEventsReachTheClientLive(t *testing.T) {
+	a := start(t, nil)
+	server := httptest.NewServer(a)
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	seen := make(chan string, 10)
+	done := make(chan error, 1)
+	go func() {
+		done <- admin.NewClient(server.URL, "").Events(ctx, func(event []byte) error {
+			seen <- string(event)
+			return nil
+		})
+	}()
+	var event string
+	for n := 0; event == ""; n++ { // until the subscription stands
+		a.call("POST", "/api/v1/srs/register", heartbeat(fmt.Sprint("vid-", n), "1", "10.0.0.5", "1935"), "10.0.0.5")
+		select {
+		case event = <-seen:
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if !strings.Contains(event, `"kind":"origin-up"`) {
+		t.Errorf("event = %s; want origin-up", event)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Events = %v; want nil after cancel", err)
+	}
+}
+
+func TestTooManyOriginsAreRefused(t *testing.T) {
+	a := start(t, nil)
+	refused := 0
+	for i := range 10_000 {
+		if status, _ := a.call("POST", "/api/v1/srs/register", heartbeat(fmt.Sprint("vid-", i), "1", "10.0.0.5", "1935"), "10.0.0.5"); status == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("10,000 registrations at once from one address were all taken")
+	}
+}
+
+func FuzzRegistration(f *testing.F) {
+	f.Add(heartbeat("v", "1", "10.0.0.5", "tcp://:1935"))
+	f.Add(`{"ip":"::1","server":"v","service":"s","pid":1,"rtmp":["[::1]:1935"],"summaries":{"cpu_percent":0.5}}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		var beat admin.Heartbeat
+		if json.Unmarshal([]byte(body), &beat) != nil {
+			return
+		}
+		r, err := admin.OriginRules{}.Registration(beat)
+		if err == nil && (r.Origin.ID == "" || len(r.Origin.Endpoints.RTMP) == 0) {
+			t.Fatalf("taken without an id or RTMP: %+v", r)
+		}
+	})
+}
