@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// process is what a command knows of the process it runs in.
+type process struct {
+	args           []string
+	env            func(string) (string, bool)
+	stdout, stderr io.Writer
+	signals        <-chan os.Signal
+}
+
+// Exit codes, as the contract has them.
+const (
+	exitDone    = 0
+	exitRefused = 1
+	exitUsage   = 2
+)
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, p process) int {
+	app := newApp(p)
+	args, err := flagsFirst(app, p.args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	if err == nil {
+		return exitDone
+	}
+	_, _ = fmt.Fprintf(p.stderr, "srsx: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitRefused
+}
+
+func newApp(p process) *cli.App {
+	app := &cli.App{
+		Name: "srsx", Usage: "a media proxy in front of SRS and other origins", Version: version, HideVersion: true,
+		Writer: p.stdout, ErrWriter: p.stderr, EnableBashCompletion: true,
+		ExitErrHandler: func(*cli.Context, error) {}, // run prints and decides
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err.Error()} },
+		Action:         needsCommand,
+		Commands: append(operatorCommands(p), agentCommand(p), &cli.Command{
+			Name: "version", Usage: "show the version",
+			Action: func(c *cli.Context) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", version)
+				return err //nolint:wrapcheck // the terminal's own
+			},
+		}, completionCommand(p)),
+	}
+	each(app.Commands, func(c *cli.Command) {
+		c.OnUsageError = app.OnUsageError
+		if c.Action == nil {
+			c.Action = needsCommand
+		}
+	})
+	return app
+}
+
+func each(commands []*cli.Command, do func(*cli.Command)) {
+	for _, c := range commands {
+		do(c)
+		each(c.Subcommands, do)
+	}
+}
+
+// needsCommand is the action of a command that only has others below it.
+func needsCommand(c *cli.Context) error {
+	if c.Args().Present() {
+		return usageError{fmt.Sprintf("no command %q; see srsx help", c.Args().First())}
+	}
+	return cli.ShowAppHelp(c) //nolint:wrapcheck // the terminal's own
+}
+
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return usageError{fmt.Sprintf("stray argument %q", c.Args().First())}
+	}
+	return nil
+}
+
+// flagsFirst moves flags before the arguments, where the library reads them.
+func flagsFirst(app *cli.App, args []string) ([]string, error) {
+	if len(args) == 0 {
+		return args, nil
+	}
+	done, rest := args[:1:1], args[1:]
+	commands, flags := app.Commands, app.Flags
+	for len(rest) > 0 {
+		i := indexOf(commands, rest[0])
+		if i < 0 {
+			break
+		}
+		done = append(done, rest[0])
+		flags, commands, rest = commands[i].Flags, commands[i].Subcommands, rest[1:]
+	}
+	var options, arguments []string
+	for i := 0; i < len(rest); i++ {
+		arg := rest[i]
+		switch {
+		case arg == "--":
+			arguments = append(arguments, rest[i+1:]...)
+			i = len(rest)
+		case !strings.HasPrefix(arg, "-") || arg == "-":
+			arguments = append(arguments, arg)
+		default:
+			options = append(options, arg)
+			if takesValue(flags, arg) {
+				if i++; i == len(rest) {
+					return nil, usageError{arg + " needs a value"}
+				}
+				options = append(options, rest[i])
+			}
+		}
+	}
+	return append(append(done, options...), arguments...), nil
+}
+
+func indexOf(commands []*cli.Command, name string) int {
+	for i, c := range commands {
+		if c.HasName(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+func takesValue(flags []cli.Flag, arg string) bool {
+	name := strings.TrimLeft(arg, "-")
+	if strings.Contains(name, "=") {
+		return false
+	}
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			if n == name {
+				_, isBool := f.(*cli.BoolFlag)
+				return !isBool
+			}
+		}
+	}
+	return false
+}
+
+func agentCommand(p process) *cli.Command {
+	command := &cli.Command{Name: "agent", Usage: "run a peer"}
+	command.Flags = append(command.Flags, &cli.StringFlag{Name: "config", Usage: "configuration file (YAML)"})
+	for _, s := range settings() {
+		usage := s.usage
+		if s.env != "" {
+			usage += " [$" + s.env + "]"
+		}
+		switch {
+		case s.name == "":
+		case s.isBool:
+			command.Flags = append(command.Flags, &cli.BoolFlag{Name: s.name, Usage: usage})
+		case s.name == "join" || s.name == "retry-join":
+			command.Flags = append(command.Flags, &cli.StringSliceFlag{Name: s.name, Usage: usage})
+		default:
+			command.Flags = append(command.Flags, &cli.StringFlag{Name: s.name, Usage: usage, DefaultText: s.standard})
+		}
+	}
+	command.Action = func(c *cli.Context) error {
+		if err := noArguments(c); err != nil {
+			return err
+		}
+		flags := make(map[string]string)
+		for _, name := range c.LocalFlagNames() {
+			flags[name] = c.String(name)
+			if list := c.StringSlice(name); len(list) > 0 {
+				flags[name] = strings.Join(list, ",")
+			}
+			if c.Bool(name) {
+				flags[name] = "true"
+			}
+		}
+		loaded, err := load(flags, p.env, c.String("config"))
+		if err != nil {
+			return err
+		}
+		if loaded.check {
+			_, err := fmt.Fprintln(p.stdout, "configuration is valid")
+			return err //nolint:wrapcheck // the terminal's own
+		}
+		return runAgent(c.Context, loaded, p)
+	}
+	return command
+}
+
+func completionCommand(p process) *cli.Command {
+	return &cli.Command{
+		Name: "completion", Usage: "print a completion script for bash, zsh or fish", ArgsUsage: "SHELL",
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return usageError{"completion takes one shell: bash, zsh or fish"}
+			}
+			script, err := completion(c.App, c.Args().First())
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(p.stdout, script)
+			return err //nolint:wrapcheck // the terminal's own
+		},
+	}
+}
+
+func completion(app *cli.App, shell string) (string, error) {
+	switch shell {
+	case "bash":
+		return `_srsx() {
+  local words=("${COMP_WORDS[@]:0:$COMP_CWORD}")
+  COMPREPLY=($(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -F _srsx srsx
+`, nil
+	case "zsh":
+		return `#compdef srsx
+_srsx() {
+  local -a found
+  found=("${(@f)$(${words[@]:0:#words[@]-1} --generate-bash-completion 2>/dev/null)}")
+  compadd -a found
+}
+compdef _srsx srsx
+`, nil
+	case "fish":
+		return app.ToFishCompletion() //nolint:wrapcheck // cannot fail for a valid app
+	default:
+		return "", usageError{fmt.Sprintf("no completion for %q; bash, zsh and fish have one", shell)}
+	}
+}

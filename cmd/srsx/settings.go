@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"srsx/proxy"
+)
+
+// config is what the agent runs with, after flags, environment, file and
+// defaults have been put together.
+type config struct {
+	rtmp, http, api, rtc, srt  string // listeners as host:port; empty: off
+	systemAPI, cluster, gossip string
+	node, advertise, dataDir   string
+	originAllow, trusted       proxy.Networks
+	token, registerToken       string
+	readyGrace, originTTL      time.Duration
+	placeTimeout, relayTick    time.Duration
+	graceQuit, forceQuit       time.Duration
+	slowStart                  time.Duration
+	static, pprof, logLevel    string
+	dev, check                 bool
+
+	backend  map[string]string // PROXY_DEFAULT_BACKEND_*, by last word
+	sections sections          // what only the file can say
+}
+
+// setting is one thing to configure: a flag, an environment variable and a key
+// of the file, which all have the same form.
+type setting struct {
+	name     string // flag and key; empty: environment only
+	env      string
+	standard string
+	usage    string
+	isBool   bool
+	set      func(c *config, value string) error
+}
+
+// settings is every setting there is, in the order in which help shows them.
+func settings() []setting {
+	list := []setting{
+		{name: "lb", env: "PROXY_LOAD_BALANCER_TYPE", standard: "memory", usage: "where placements live: memory", set: oneOf("memory")},
+		listener("rtmp", "PROXY_RTMP_SERVER", "11935", "RTMP", func(c *config) *string { return &c.rtmp }),
+		listener("http", "PROXY_HTTP_SERVER", "18080", "HTTP-FLV, HTTP-TS, HLS and static files", func(c *config) *string { return &c.http }),
+		listener("api", "PROXY_HTTP_API", "11985", "SRS HTTP API", func(c *config) *string { return &c.api }),
+		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media; not served by this version", func(c *config) *string { return &c.rtc }),
+		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT; not served by this version", func(c *config) *string { return &c.srt }),
+		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
+		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port; not used by one peer alone", func(c *config) *string { return &c.cluster }),
+		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port; not used by one peer alone", func(c *config) *string { return &c.gossip }),
+		text("node", "PROXY_NODE", "", "name of this peer (default: host name)", func(c *config) *string { return &c.node }),
+		text("advertise", "PROXY_ADVERTISE", "", "how others reach this peer (default: first private address)", func(c *config) *string { return &c.advertise }),
+		text("data-dir", "PROXY_DATA_DIR", "./srsx-data", "where identity and keys are kept", func(c *config) *string { return &c.dataDir }),
+		networks("origin-allow", "PROXY_ORIGIN_ALLOW", "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+			"networks in which a registered origin may live", func(c *config) *proxy.Networks { return &c.originAllow }),
+		networks("trusted", "PROXY_TRUSTED", "127.0.0.0/8,::1",
+			"networks whose PROXY protocol, X-Forwarded-For and F3 header are believed", func(c *config) *proxy.Networks { return &c.trusted }),
+		text("token", "PROXY_TOKEN", "", "bearer token of the system API", func(c *config) *string { return &c.token }),
+		text("register-token", "PROXY_REGISTER_TOKEN", "", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
+		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so", func(c *config) *time.Duration { return &c.readyGrace }),
+		duration("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
+		text("static", "PROXY_STATIC_FILES", "", "folder served by -http (default: built-in player page)", func(c *config) *string { return &c.static }),
+		duration("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),
+		duration("relay-tick", "PROXY_RELAY_TICK", "5ms", "batching of wake-ups; this version relays at once", func(c *config) *time.Duration { return &c.relayTick }),
+		duration("slow-start", "PROXY_SLOW_START", "30s", "time in which an origin that came up reaches its share", func(c *config) *time.Duration { return &c.slowStart }),
+		{name: "role", env: "PROXY_ROLE", standard: "proxy", usage: "what this peer does: proxy", set: oneOf("proxy")},
+		text("log-level", "PROXY_LOG_LEVEL", "info", "debug, info, warn or error", func(c *config) *string { return &c.logLevel }),
+		{name: "dev", usage: "run a small origin in this process, with a test clip at live/demo", isBool: true, set: boolean(func(c *config) *bool { return &c.dev })},
+		{name: "check", usage: "read and check the configuration, then end", isBool: true, set: boolean(func(c *config) *bool { return &c.check })},
+		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "", func(c *config) *time.Duration { return &c.graceQuit }),
+		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "", func(c *config) *time.Duration { return &c.forceQuit }),
+		text("", "GO_PPROF", "", "", func(c *config) *string { return &c.pprof }),
+	}
+	for _, word := range []string{"ENABLED", "IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
+		list = append(list, setting{env: "PROXY_DEFAULT_BACKEND_" + word, set: func(c *config, value string) error {
+			c.backend[word] = value
+			return nil
+		}})
+	}
+	return append(list, later()...)
+}
+
+// later are the settings of the contract whose parts are not in this version:
+// asking for one of them has to fail rather than be ignored.
+func later() []setting {
+	var list []setting
+	for _, s := range []struct{ name, env, unset string }{
+		{"join", "PROXY_JOIN", ""}, {"retry-join", "PROXY_RETRY_JOIN", ""}, {"bootstrap-expect", "PROXY_BOOTSTRAP_EXPECT", "0"},
+		{"non-voter", "PROXY_NON_VOTER", "false"}, {"encrypt", "PROXY_ENCRYPT", ""}, {"cluster-name", "PROXY_CLUSTER_NAME", "srsx"},
+		{"redis-host", "PROXY_REDIS_HOST", ""}, {"redis-port", "PROXY_REDIS_PORT", ""},
+		{"redis-password", "PROXY_REDIS_PASSWORD", ""}, {"redis-db", "PROXY_REDIS_DB", ""},
+	} {
+		list = append(list, setting{
+			name: s.name, env: s.env, standard: s.unset, usage: "not part of this version, which runs one peer in memory",
+			set: func(_ *config, value string) error {
+				if value != s.unset {
+					return errors.New("is not part of this version, which runs one peer in memory") //nolint:err113 // for the operator
+				}
+				return nil
+			},
+		})
+	}
+	return list
+}
+
+func text(name, env, standard, usage string, field func(*config) *string) setting {
+	return setting{name: name, env: env, standard: standard, usage: usage, set: func(c *config, value string) error {
+		*field(c) = value
+		return nil
+	}}
+}
+
+func boolean(field func(*config) *bool) func(*config, string) error {
+	return func(c *config, value string) error {
+		b, err := strconv.ParseBool(value)
+		if value != "" && err != nil {
+			return fmt.Errorf("%q is neither true nor false", value) //nolint:err113 // for the operator
+		}
+		*field(c) = b
+		return nil
+	}
+}
+
+func duration(name, env, standard, usage string, field func(*config) *time.Duration) setting {
+	return setting{name: name, env: env, standard: standard, usage: usage, set: func(c *config, value string) error {
+		d, err := time.ParseDuration(value)
+		if value == "0" {
+			d, err = 0, nil
+		}
+		if err != nil || d < 0 {
+			return fmt.Errorf("%q is not a duration such as 30s", value) //nolint:err113 // for the operator
+		}
+		*field(c) = d
+		return nil
+	}}
+}
+
+func networks(name, env, standard, usage string, field func(*config) *proxy.Networks) setting {
+	return setting{name: name, env: env, standard: standard, usage: usage, set: func(c *config, value string) error {
+		parsed, err := proxy.ParseNetworks(strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })...)
+		if err != nil {
+			return err //nolint:wrapcheck // the caller names the setting
+		}
+		*field(c) = parsed
+		return nil
+	}}
+}
+
+func listener(name, env, standard, usage string, field func(*config) *string) setting {
+	return setting{name: name, env: env, standard: standard, usage: usage + " (port or ip:port, off disables)", set: func(c *config, value string) error {
+		addr, err := parseListener(value)
+		*field(c) = addr
+		return err
+	}}
+}
+
+// parseListener completes a port to host:port; empty for off.
+func parseListener(value string) (string, error) {
+	if value == "" || value == "off" {
+		return "", nil
+	}
+	host, port, err := net.SplitHostPort(value)
+	if err != nil {
+		host, port = "", value
+	}
+	_, hostErr := netip.ParseAddr(host)
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host != "" && hostErr != nil {
+		return "", fmt.Errorf("%q is not a port, ip:port or off", value) //nolint:err113 // for the operator
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func oneOf(allowed ...string) func(*config, string) error {
+	return func(_ *config, value string) error {
+		if !slices.Contains(allowed, value) {
+			return fmt.Errorf("%q is not part of this version; allowed: %s", value, strings.Join(allowed, ", ")) //nolint:err113 // for the operator
+		}
+		return nil
+	}
+}
