@@ -22,7 +22,7 @@ import (
 const hintParameter = "srsx"
 
 const (
-	hintLife = 6 * time.Hour // longer than a player stays with one playlist window
+	hintLife = 6 * time.Hour // at least: longer than a player stays with one playlist window
 	macSize  = 16            // bytes
 	hintHead = 1 + 8 + 4     // key id, incarnation, expiry
 )
@@ -94,7 +94,11 @@ func (p *prints) of(id lb.OriginID, inc lb.Incarnation) fingerprint {
 // and the directory of the URI it is for. A hint moved to another path is void.
 func (k HintKey) sign(origin fingerprint, stream lb.Stream, dir string, now time.Time) string {
 	b := append([]byte{k.id()}, origin[:]...)
-	b = binary.BigEndian.AppendUint32(b, uint32(now.Add(hintLife).Unix())) //nolint:gosec // until 2106
+	// The expiry moves in steps, so that a segment, map or key has the same URI
+	// in each refresh of its playlist (RFC 8216 section 6.2.1): players fetch it
+	// once, and caches can keep it.
+	expiry := now.Truncate(hintLife).Add(2 * hintLife)
+	b = binary.BigEndian.AppendUint32(b, uint32(expiry.Unix())) //nolint:gosec // until 2106
 	b = append(b, stream.String()...)
 	b = append(b, k.mac(b, dir)...)
 	return base64.RawURLEncoding.EncodeToString(b)

@@ -56,7 +56,7 @@ func start(t *testing.T, script origintest.Script) *peer {
 	server := httpstream.NewServer(httpstream.Config{
 		Opener: p.router, Finder: p.balancer, NodeID: "n1", HintKey: key,
 		Static:        fstest.MapFS{"index.html": {Data: []byte("hello")}},
-		AnswerTimeout: time.Second, HoldTime: time.Second,
+		AnswerTimeout: time.Second, WriteTimeout: time.Second, HoldTime: time.Second,
 	})
 	ln, err := proxy.Listen(t.Context(), "127.0.0.1:0", proxy.ListenConfig{Name: "http"})
 	if err != nil {
@@ -100,7 +100,13 @@ func (p *peer) publish(t *testing.T, name string) {
 	t.Cleanup(func() { cancel(); sending.Wait(); c.Close() })
 }
 
-func (p *peer) do(t *testing.T, method, path string, header ...string) (*http.Response, string) {
+// reply is a response that has been read.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func (p *peer) do(t *testing.T, method, path string, header ...string) (reply, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, p.url+path, http.NoBody)
 	if err != nil {
@@ -118,7 +124,16 @@ func (p *peer) do(t *testing.T, method, path string, header ...string) (*http.Re
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
-	return response, string(body)
+	return reply{response.StatusCode, response.Header}, string(body)
+}
+
+// localAddr is the address that an origin was asked at.
+func localAddr(r *http.Request) string {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return "no address"
+	}
+	return addr.String()
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -224,7 +239,7 @@ func TestOriginsAnswerPassesBack(t *testing.T) {
 	p := start(t, origintest.Script{HTTP: func(w http.ResponseWriter, r *http.Request) bool {
 		switch r.URL.Path {
 		case "/live/moved.flv":
-			w.Header().Set("Location", "http://"+r.Context().Value(http.LocalAddrContextKey).(net.Addr).String()+"/live/x.flv")
+			w.Header().Set("Location", "http://"+localAddr(r)+"/live/x.flv")
 			w.WriteHeader(http.StatusFound)
 		case "/live/denied.m3u8":
 			w.WriteHeader(http.StatusForbidden)
@@ -252,7 +267,7 @@ func TestOriginsAnswerPassesBack(t *testing.T) {
 
 func TestBadOriginsBecomeClearErrors(t *testing.T) {
 	hijack := func(text string) func(http.ResponseWriter, *http.Request) bool {
-		return func(w http.ResponseWriter, r *http.Request) bool {
+		return func(w http.ResponseWriter, _ *http.Request) bool {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				return false
@@ -341,7 +356,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		}
 		_ = conn.SetDeadline(time.Now().Add(patience))
 		go func() { _, _ = io.WriteString(conn, raw) }()
-		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // ends with the connection
 		if err != nil {
 			t.Errorf("%s: %v; want a status", name, err)
 		} else if response.StatusCode < 400 {

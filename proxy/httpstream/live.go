@@ -29,24 +29,42 @@ func (s *Server) serveLive(w http.ResponseWriter, r *http.Request) {
 		refuse(w, proxy.RefusalOf(err))
 		return
 	}
-	session.End(s.relayLive(w, r, session))
+	err = s.relayLive(w, r, session)
+	session.End(err)
+	if errors.Is(err, errCutShort) {
+		panic(http.ErrAbortHandler) // the client has to see that the body is not whole
+	}
 }
+
+// errCutShort means that the origin's body ended before its own framing said.
+var errCutShort = errors.New("origin's body is cut short")
 
 // relayLive asks the origin and passes its answer on until one side ends.
 func (s *Server) relayLive(w http.ResponseWriter, r *http.Request, session proxy.Session) error {
 	ctx := session.Context()
-	response, conn, err := s.openLive(ctx, r, session)
+	response, conn, err := s.openLive(ctx, r, session) //nolint:bodyclose,contextcheck // the session's context comes from the request's; the body is closed with the connection, its own
 	if err != nil {
 		refuse(w, refusalOf(err))
 		return err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	passHeader(w.Header(), response.Header, conn.RemoteAddr().String())
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() //nolint:contextcheck // see above
+	if response.StatusCode >= http.StatusBadRequest {
+		s.passError(w, response)
+		return nil
+	}
+	passHeader(w.Header(), response.Header, response.Request.URL.Host)
 	w.Header().Del("Content-Length") // net/http frames the body anew
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
 	w.WriteHeader(response.StatusCode)
 	if r.Method == http.MethodHead {
 		return nil
+	}
+	// The header goes out now: the origin may have no media yet, and a player
+	// that hears nothing gives up.
+	if err = control.Flush(); err != nil {
+		return writeFailed(err)
 	}
 	err = s.copyLive(w, response.Body, session)
 	if ctx.Err() == nil {
@@ -55,7 +73,7 @@ func (s *Server) relayLive(w http.ResponseWriter, r *http.Request, session proxy
 	if r.Context().Err() != nil {
 		return nil // the player left
 	}
-	return context.Cause(ctx)
+	return context.Cause(ctx) //nolint:contextcheck // see above
 }
 
 func (s *Server) openLive(ctx context.Context, r *http.Request, session proxy.Session) (*http.Response, net.Conn, error) {
@@ -86,11 +104,11 @@ func (s *Server) copyLive(w http.ResponseWriter, body io.Reader, session proxy.S
 		n, err := body.Read(buffer)
 		if n > 0 {
 			_ = control.SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-			if _, err := w.Write(buffer[:n]); err != nil {
-				return writeFailed(err)
+			if _, failed := w.Write(buffer[:n]); failed != nil {
+				return writeFailed(failed)
 			}
-			if err := control.Flush(); err != nil {
-				return writeFailed(err)
+			if failed := control.Flush(); failed != nil {
+				return writeFailed(failed)
 			}
 			session.Count(0, int64(n))
 		}
@@ -98,7 +116,7 @@ func (s *Server) copyLive(w http.ResponseWriter, body io.Reader, session proxy.S
 			return io.EOF
 		}
 		if err != nil {
-			return fmt.Errorf("read from origin: %w", err)
+			return fmt.Errorf("%w: %w", errCutShort, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -66,6 +67,9 @@ func (s *Server) ask(ctx context.Context, r *http.Request, o lb.Origin) (*http.R
 	out.Header = r.Header.Clone()
 	dropHopByHop(out.Header)
 	s.setClient(out.Header, r)
+	if out.Header.Get("User-Agent") == "" {
+		out.Header.Set("User-Agent", "") // else net/http names itself
+	}
 	out.Header.Set("Accept-Encoding", "identity") // playlists are rewritten, media is compressed
 	out.Header.Set(proxy.HopHeader, proxy.AppendHop(r.Header.Get(proxy.HopHeader), s.config.NodeID))
 	return out, nil
@@ -111,13 +115,33 @@ func passHeader(to, from http.Header, origin string) {
 		if strings.HasPrefix(name, "Access-Control-") {
 			continue // ours say the same for every origin
 		}
+		if name != "Location" && slices.ContainsFunc(values, func(v string) bool { return tells(v, origin) }) {
+			continue
+		}
 		to[name] = slices.Clone(values)
 	}
+}
+
+// tells reports whether a text holds the address of an origin, host:port. Its
+// bare address counts as well, unless it is loopback, which tells nothing.
+func tells(text, origin string) bool {
+	if strings.Contains(text, origin) {
+		return true
+	}
+	host, _, err := net.SplitHostPort(origin)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && !addr.IsLoopback() && strings.Contains(text, host)
 }
 
 // withoutHint removes our parameter from a query and leaves the rest, order and
 // spelling included: it may be signed.
 func withoutHint(query string) string {
+	if !strings.Contains(query, hintParameter+"=") {
+		return query
+	}
 	var kept []string
 	for part := range strings.SplitSeq(query, "&") {
 		if part != "" && !strings.HasPrefix(part, hintParameter+"=") {

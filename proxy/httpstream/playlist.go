@@ -2,6 +2,7 @@ package httpstream
 
 import (
 	"bytes"
+	"io"
 	"net/url"
 	"path"
 	"strings"
@@ -17,26 +18,30 @@ type rewrite struct {
 	hinted map[string]string // by directory
 }
 
-// apply returns the playlist with a hint in each URI that leads to the origin.
-func (r *rewrite) apply(b []byte) []byte {
+// write writes the playlist with a hint in each URI that leads to the origin.
+// Every other byte stays as it is.
+func (r *rewrite) write(w io.Writer, b []byte) error {
 	r.hinted = make(map[string]string)
-	out := make([]byte, 0, len(b)+len(b)/2)
+	var out []byte
 	for len(b) > 0 {
 		line := b
 		if end := bytes.IndexByte(b, '\n'); end >= 0 {
 			line = b[:end+1]
 		}
 		b = b[len(line):]
-		out = r.line(out, line)
+		out = r.line(out[:0], line)
+		if _, err := w.Write(out); err != nil {
+			return err //nolint:wrapcheck // the caller's own writer
+		}
 	}
-	return out
+	return nil
 }
 
 func (r *rewrite) line(out, line []byte) []byte {
 	text := bytes.TrimRight(line, "\r\n")
 	end := line[len(text):]
 	switch {
-	case bytes.HasPrefix(text, []byte("#EXT")):
+	case bytes.HasPrefix(text, []byte("#EXT-X-")):
 		out = r.attributes(out, text)
 	case len(bytes.TrimSpace(text)) == 0 || text[0] == '#':
 		out = append(out, text...)
@@ -46,32 +51,44 @@ func (r *rewrite) line(out, line []byte) []byte {
 	return append(out, end...)
 }
 
-// attributes rewrites each URI="..." of a tag. Other attributes may end in URI
-// too, and their values be URIs as well, but none that a player fetches.
+// attributes rewrites the URI attribute of a tag's attribute list (RFC 8216
+// section 4.2). A list that breaks off inside a quoted string ends there.
 func (r *rewrite) attributes(out, tag []byte) []byte {
-	mark := []byte(`URI="`)
-	for {
-		at := bytes.Index(tag, mark)
-		if at < 0 {
-			return append(out, tag...)
-		}
-		start := at + len(mark)
-		length := bytes.IndexByte(tag[start:], '"')
-		if length < 0 {
-			return append(out, tag...)
-		}
-		out = append(out, tag[:start]...)
-		value := string(tag[start : start+length])
-		if own := at == 0 || tag[at-1] == ',' || tag[at-1] == ':' || tag[at-1] == ' '; own {
-			value = r.uri(value)
-		}
-		out = append(append(out, value...), '"')
-		tag = tag[start+length+1:]
+	colon := bytes.IndexByte(tag, ':') + 1
+	if colon == 0 {
+		return append(out, tag...)
 	}
+	out, tag = append(out, tag[:colon]...), tag[colon:]
+	for len(tag) > 0 {
+		value := bytes.IndexAny(tag, "=,") + 1
+		if value == 0 {
+			break
+		}
+		name := bytes.TrimSpace(tag[:value-1])
+		quoted := tag[value-1] == '=' && value < len(tag) && tag[value] == '"'
+		out, tag = append(out, tag[:value]...), tag[value:]
+		if !quoted {
+			continue // an unquoted value ends at the comma, as an empty name
+		}
+		length := bytes.IndexByte(tag[1:], '"')
+		if length < 0 {
+			break
+		}
+		text := string(tag[1 : 1+length])
+		if string(name) == "URI" {
+			text = r.uri(text)
+		}
+		out = append(append(append(out, '"'), text...), '"')
+		tag = tag[length+2:]
+	}
+	return append(out, tag...)
 }
 
 // uri adds the hint to a URI of the origin and leaves any other.
 func (r *rewrite) uri(text string) string {
+	if strings.HasPrefix(text, "{$") {
+		return text // a variable: its value may be another host's
+	}
 	u, err := url.Parse(text)
 	if err != nil || u.Opaque != "" || strings.Contains(text, hintParameter+"=") {
 		return text

@@ -19,6 +19,13 @@ func edit() *rewrite {
 	}
 }
 
+// apply returns what write writes.
+func (r *rewrite) apply(b []byte) []byte {
+	var out bytes.Buffer
+	_ = r.write(&out, b)
+	return out.Bytes()
+}
+
 func TestOnlyURIsOfTheOriginAreChanged(t *testing.T) {
 	for in, want := range map[string]string{
 		"a.ts":                                     "a.ts?srsx=HINT.live",
@@ -36,9 +43,14 @@ func TestOnlyURIsOfTheOriginAreChanged(t *testing.T) {
 		`#EXT-X-PRELOAD-HINT:TYPE=PART,URI="p.ts"`: `#EXT-X-PRELOAD-HINT:TYPE=PART,URI="p.ts?srsx=HINT.live"`,
 		`#EXT-X-UNKNOWN:NOTURI="x",A=1`:            `#EXT-X-UNKNOWN:NOTURI="x",A=1`,
 		`#EXT-X-KEY:URI="unclosed`:                 `#EXT-X-KEY:URI="unclosed`,
-		"# a.ts":                                   "# a.ts",
-		"":                                         "",
-		"a\x00b.ts":                                "a\x00b.ts",
+		"{$base}/a.ts":                             "{$base}/a.ts",
+		`#EXTINF:1.0,URI="x"`:                      `#EXTINF:1.0,URI="x"`,
+		`#EXT-X-DATERANGE:X-C="a,URI=",ID="b"`:     `#EXT-X-DATERANGE:X-C="a,URI=",ID="b"`,
+		`#EXT-X-MEDIA:TYPE=AUDIO,URI="a.m3u8",X=1`: `#EXT-X-MEDIA:TYPE=AUDIO,URI="a.m3u8?srsx=HINT.live",X=1`,
+		`#EXT-X-RENDITION-REPORT:URI="../b.m3u8"`:  `#EXT-X-RENDITION-REPORT:URI="../b.m3u8?srsx=HINT."`,
+		"# a.ts":    "# a.ts",
+		"":          "",
+		"a\x00b.ts": "a\x00b.ts",
 	} {
 		if got := string(edit().apply([]byte(in))); got != want {
 			t.Errorf("%q became %q; want %q", in, got, want)
@@ -88,7 +100,7 @@ func TestHintsAreBoundToKeyPathAndTime(t *testing.T) {
 	for name, valid := range map[string]bool{
 		"another path": func() bool { _, _, ok := key.verify(hint, "/other", now); return ok }(),
 		"another key":  func() bool { _, _, ok := foreign.verify(hint, "/live", now); return ok }(),
-		"too late":     func() bool { _, _, ok := key.verify(hint, "/live", now.Add(hintLife+time.Minute)); return ok }(),
+		"too late":     func() bool { _, _, ok := key.verify(hint, "/live", now.Add(2*hintLife+time.Minute)); return ok }(),
 		"changed":      func() bool { _, _, ok := key.verify(string(changed), "/live", now); return ok }(),
 		"empty":        func() bool { _, _, ok := key.verify("", "/live", now); return ok }(),
 	} {
@@ -98,6 +110,23 @@ func TestHintsAreBoundToKeyPathAndTime(t *testing.T) {
 	}
 	if p.of("o", lb.Incarnation{Server: "o", Service: "s", PID: "2"}) == print {
 		t.Error("two incarnations have one fingerprint")
+	}
+}
+
+// A segment keeps its URI from one refresh to the next, also across peers whose
+// clocks differ a little.
+func TestHintsAreStable(t *testing.T) {
+	key, stream := HintKey{1}, lb.Stream{VHost: "v", App: "a", Name: "n"}
+	start := time.Unix(0, 0).Add(1000 * hintLife)
+	first := key.sign(fingerprint{}, stream, "/a", start)
+	for _, later := range []time.Duration{time.Second, time.Hour, hintLife - time.Second} {
+		if key.sign(fingerprint{}, stream, "/a", start.Add(later)) != first {
+			t.Errorf("the hint differs %s later", later)
+		}
+	}
+	end := start.Add(hintLife - time.Second)
+	if _, _, ok := key.verify(key.sign(fingerprint{}, stream, "/a", end), "/a", end.Add(hintLife)); !ok {
+		t.Error("a hint made at the end of a step lives shorter than hintLife")
 	}
 }
 

@@ -109,7 +109,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.viewers.endAll()
 		s.transport.CloseIdleConnections()
 	}()
-	err := server.Serve(ln)
+	err := server.Serve(strictListener{ln})
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -155,6 +155,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, proxy.Refusal{Status: http.StatusMethodNotAllowed, Reason: "only GET, HEAD and OPTIONS are served here"})
 		return
 	}
+	if r.ContentLength != 0 {
+		// Nothing here takes a body: an unread one would hide that the client
+		// left, and the shapes that smuggle requests all need one.
+		w.Header().Set("Connection", "close")
+		refuse(w, proxy.Refusal{Status: http.StatusBadRequest, Reason: "no body is taken here"})
+		return
+	}
 	if r.URL.Path == "/api/v1/versions" && s.config.Versions != nil {
 		s.config.Versions.ServeHTTP(w, r)
 		return
@@ -188,8 +195,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // hint or hls_ctx that its playlist gave it, else by whether a stream of the
 // segment's name without its number is placed and one of the whole name is not.
 func (s *Server) isSegment(r *http.Request) bool {
-	query := r.URL.Query()
-	if query.Has(hintParameter) || query.Has("hls_ctx") {
+	if _, _, ok := s.hinted(r); ok || r.URL.Query().Has("hls_ctx") {
 		return true
 	}
 	target, err := s.config.VHosts.IdentifyHTTP(r.Host, r.URL)
@@ -296,6 +302,14 @@ func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request) {
 	if s.config.Static == nil || strings.ContainsRune(r.URL.Path, 0) || slices.Contains(strings.Split(r.URL.Path, "/"), "..") {
 		refuse(w, proxy.Refusal{Status: http.StatusNotFound, Reason: "no such stream or file"})
 		return
+	}
+	// A folder is its index page and never a listing.
+	folder := path.Clean("./" + r.URL.Path)
+	if info, err := fs.Stat(s.config.Static, folder); err == nil && info.IsDir() {
+		if _, err := fs.Stat(s.config.Static, path.Join(folder, "index.html")); err != nil {
+			refuse(w, proxy.Refusal{Status: http.StatusNotFound, Reason: "no such stream or file"})
+			return
+		}
 	}
 	http.FileServerFS(s.config.Static).ServeHTTP(w, r)
 }

@@ -91,9 +91,9 @@ func (v *viewers) drop(key viewerKey, session proxy.Session) {
 	known.finish()
 }
 
+// finish ends the session; it knows itself why, if this peer ended it.
 func (w *viewer) finish() {
-	err := context.Cause(w.session.Context())
-	w.session.End(err)
+	w.session.End(nil)
 	w.end()
 }
 
