@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -42,19 +43,39 @@ func run(ctx context.Context, p process) int {
 		return exitDone
 	}
 	_, _ = fmt.Fprintf(p.stderr, "srsx: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-	var usage usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
 	return exitRefused
 }
 
+// unknownFlag says which flags there are, as the library does not.
+func unknownFlag(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: "); ok {
+		text = "unknown flag " + name
+		if c.Command != nil && len(c.Command.Flags) > 0 {
+			text += "; allowed: " + strings.Join(flagNames(c.Command.Flags), ", ")
+		}
+	}
+	return usageError{text}
+}
+
+func flagNames(flags []cli.Flag) []string {
+	var names []string
+	for _, f := range flags {
+		names = append(names, "-"+f.Names()[0])
+	}
+	slices.Sort(names)
+	return names
+}
+
 func newApp(p process) *cli.App {
 	app := &cli.App{
-		Name: "srsx", Usage: "a media proxy in front of SRS and other origins", Version: version, HideVersion: true,
+		Name: "srsx", Usage: "a media proxy in front of SRS and other origins", Version: buildVersion(version), HideVersion: true,
 		Writer: p.stdout, ErrWriter: p.stderr, EnableBashCompletion: true,
 		ExitErrHandler: func(*cli.Context, error) {}, // run prints and decides
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usageError{err.Error()} },
+		OnUsageError:   unknownFlag,
 		Action:         needsCommand,
 		Commands: append(operatorCommands(p), agentCommand(p), &cli.Command{
 			Name: "version", Usage: "show the version",
@@ -62,7 +83,7 @@ func newApp(p process) *cli.App {
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", version)
+				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", c.App.Version)
 				return err //nolint:wrapcheck // the terminal's own
 			},
 		}, completionCommand(p)),
@@ -100,7 +121,7 @@ func noArguments(c *cli.Context) error {
 
 // flagsFirst moves flags before the arguments, where the library reads them.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
-	if len(args) == 0 {
+	if len(args) == 0 || args[len(args)-1] == "--generate-bash-completion" {
 		return args, nil
 	}
 	done, rest := args[:1:1], args[1:]
@@ -150,11 +171,9 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		return false
 	}
 	for _, f := range flags {
-		for _, n := range f.Names() {
-			if n == name {
-				_, isBool := f.(*cli.BoolFlag)
-				return !isBool
-			}
+		if slices.Contains(f.Names(), name) {
+			_, isBool := f.(*cli.BoolFlag)
+			return !isBool
 		}
 	}
 	return false
@@ -182,17 +201,8 @@ func agentCommand(p process) *cli.Command {
 		if err := noArguments(c); err != nil {
 			return err
 		}
-		flags := make(map[string]string)
-		for _, name := range c.LocalFlagNames() {
-			flags[name] = c.String(name)
-			if list := c.StringSlice(name); len(list) > 0 {
-				flags[name] = strings.Join(list, ",")
-			}
-			if c.Bool(name) {
-				flags[name] = "true"
-			}
-		}
-		loaded, err := load(flags, p.env, c.String("config"))
+		from := source{flags: givenFlags(c), env: p.env, path: c.String("config")}
+		loaded, err := from.load()
 		if err != nil {
 			return err
 		}
@@ -200,9 +210,23 @@ func agentCommand(p process) *cli.Command {
 			_, err := fmt.Fprintln(p.stdout, "configuration is valid")
 			return err //nolint:wrapcheck // the terminal's own
 		}
-		return runAgent(c.Context, loaded, p)
+		return runAgent(c.Context, from, loaded, p)
 	}
 	return command
+}
+
+// givenFlags returns the flags that stand on the command line.
+func givenFlags(c *cli.Context) map[string]string {
+	given := make(map[string]string)
+	for _, name := range c.LocalFlagNames() {
+		switch value := c.Value(name).(type) {
+		case cli.StringSlice:
+			given[name] = strings.Join(value.Value(), ",")
+		default:
+			given[name] = fmt.Sprint(value)
+		}
+	}
+	return given
 }
 
 func completionCommand(p process) *cli.Command {

@@ -1,65 +1,17 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"slices"
 	"strings"
-	"time"
-
-	"github.com/goccy/go-yaml"
 
 	"srsx/fsm"
+	"srsx/lb"
 	"srsx/proxy"
 	"srsx/proxy/admin"
 )
-
-// sections are the keys of the file that have no flag.
-type sections struct {
-	VHosts  []string      `yaml:"vhosts"`
-	Rules   []ruleEntry   `yaml:"rules"`
-	Origins []originEntry `yaml:"origins"`
-	Limits  limitEntry    `yaml:"limits"`
-}
-
-type ruleEntry struct {
-	Match  string `yaml:"match"`
-	Pool   string `yaml:"pool"`
-	Backup string `yaml:"backup"`
-}
-
-// originEntry is a static origin when it has endpoints, and else what is known
-// better of an origin that registers under this id or device id.
-type originEntry struct {
-	ID         string   `yaml:"id"`
-	Address    string   `yaml:"address"`
-	RTMP       []string `yaml:"rtmp"`
-	HTTP       []string `yaml:"http"`
-	API        []string `yaml:"api"`
-	SRT        []string `yaml:"srt"`
-	RTC        []string `yaml:"rtc"`
-	Weight     *uint32  `yaml:"weight"`
-	MaxStreams uint32   `yaml:"max_streams"`
-	Labels     []string `yaml:"labels"`
-}
-
-type limitEntry struct {
-	Origins                int     `yaml:"origins"`
-	Placements             int     `yaml:"placements"`
-	PlacementsPerVHost     int     `yaml:"placements_per_vhost"`
-	Connections            int     `yaml:"connections"`
-	ConnectionsPerAddress  int     `yaml:"connections_per_address"`
-	Sessions               int     `yaml:"sessions"`
-	SessionsPerClient      int     `yaml:"sessions_per_client"`
-	SessionRate            float64 `yaml:"session_rate"`
-	SessionRatePerClient   float64 `yaml:"session_rate_per_client"`
-	PlacementRate          float64 `yaml:"placement_rate"`
-	PlacementRatePerClient float64 `yaml:"placement_rate_per_client"`
-}
 
 // Defaults of the limits that have one here: a scanner must not fill memory.
 const (
@@ -67,14 +19,22 @@ const (
 	maxPlacements = 2_000_000
 )
 
-// load puts a configuration together: flag, environment, file, default, in this
-// order. Flags holds those that were given.
-func load(flags map[string]string, env func(string) (string, bool), path string) (config, error) {
-	c := config{backend: make(map[string]string)}
+// source is where settings come from: the flags that were given, the
+// environment and the file.
+type source struct {
+	flags map[string]string
+	env   func(string) (string, bool)
+	path  string // of the file; empty: none
+}
+
+// load puts a configuration together: flag, environment, .env, file, default,
+// in this order.
+func (from source) load() (config, error) {
+	c := config{backend: make(map[string]string), values: make(map[string]string)}
 	var file map[string]string
-	if path != "" {
+	if from.path != "" {
 		var err error
-		if file, err = readFile(path, &c.sections); err != nil {
+		if file, err = readFile(from.path, &c.sections); err != nil {
 			return c, err
 		}
 	}
@@ -83,117 +43,36 @@ func load(flags map[string]string, env func(string) (string, bool), path string)
 		return c, err
 	}
 	for _, s := range settings() {
-		value, source := s.standard, "default"
-		if v, ok := file[s.name]; ok && s.name != "" {
-			value, source = v, path+": "+s.name
-		}
-		if v, ok := dotenv[s.env]; ok && s.env != "" {
-			value, source = v, ".env: "+s.env
-		}
-		if v, ok := env(s.env); ok && s.env != "" {
-			value, source = v, s.env
-		}
-		if v, ok := flags[s.name]; ok && s.name != "" {
-			value, source = v, "-"+s.name
-		}
+		value, name := from.find(s, dotenv, file)
 		if err := s.set(&c, value); err != nil {
-			return c, fmt.Errorf("%s: %w", source, err)
+			return c, fmt.Errorf("%s: %w", name, err)
 		}
+		c.values[cmp.Or(s.name, s.env)] = value
 	}
 	return c, c.validate()
 }
 
-// readFile reads the scalar keys of a YAML file, and its sections.
-func readFile(path string, into *sections) (map[string]string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+// find returns the value of a setting, and the name under which it was given.
+func (from source) find(s setting, dotenv, file map[string]string) (value, name string) {
+	if v, ok := from.flags[s.name]; ok && s.name != "" {
+		return v, "-" + s.name
 	}
-	all := make(map[string]any)
-	if err := yaml.Unmarshal(b, &all); err != nil {
-		return nil, fmt.Errorf("%s: %s", path, firstLine(err)) //nolint:err113 // for the operator
-	}
-	known := []string{"vhosts", "rules", "origins", "limits"}
-	structured := make(map[string]any)
-	values := make(map[string]string)
-	for key, value := range all {
-		switch {
-		case slices.Contains(known[:4], key):
-			structured[key] = value
-		case slices.ContainsFunc(settings(), func(s setting) bool { return s.name == key && key != "check" }):
-			values[key] = scalar(value)
-		default:
-			for _, s := range settings() {
-				if s.name != "" && s.name != "check" {
-					known = append(known, s.name)
-				}
-			}
-			return nil, fmt.Errorf("%s: unknown key %q; allowed: %s", path, key, strings.Join(known, ", ")) //nolint:err113 // for the operator
-		}
-	}
-	again, err := yaml.Marshal(structured)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if err := yaml.NewDecoder(bytes.NewReader(again), yaml.Strict()).Decode(into); err != nil && len(structured) > 0 {
-		return nil, fmt.Errorf("%s: %s", path, firstLine(err)) //nolint:err113 // for the operator
-	}
-	return values, nil
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}
-
-func scalar(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return ""
-	case []any:
-		parts := make([]string, len(v))
-		for i := range v {
-			parts[i] = fmt.Sprint(v[i])
-		}
-		return strings.Join(parts, ",")
-	case time.Duration:
-		return v.String()
-	default:
-		return fmt.Sprint(v)
-	}
-}
-
-// readDotEnv reads NAME=value lines, with # comments and optional quotes.
-func readDotEnv(path string) (map[string]string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no file sets nothing
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read environment file: %w", err)
-	}
-	defer f.Close()
-	values := make(map[string]string)
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || line[0] == '#' {
+	for _, place := range []struct {
+		key, prefix string
+		look        func(string) (string, bool)
+	}{
+		{s.env, "", from.env},
+		{s.env, ".env: ", func(key string) (string, bool) { v, ok := dotenv[key]; return v, ok }},
+		{s.name, from.path + ": ", func(key string) (string, bool) { v, ok := file[key]; return v, ok }},
+	} {
+		if place.key == "" {
 			continue
 		}
-		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
-		if !ok {
-			return nil, fmt.Errorf("%s:%d: no NAME=value", path, n) //nolint:err113 // for the operator
+		if v, ok := place.look(place.key); ok && (v != "" || s.emptyCounts) {
+			return v, place.prefix + place.key
 		}
-		value = strings.TrimSpace(value)
-		if len(value) > 1 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {
-			value = value[1 : len(value)-1]
-		}
-		values[strings.TrimSpace(name)] = value
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read environment file: %w", err)
-	}
-	return values, nil
+	return s.standard, "default of " + cmp.Or(s.name, s.env)
 }
 
 // validate checks what one setting alone cannot know.
@@ -205,9 +84,6 @@ func (c *config) validate() error {
 	}
 	if _, err := proxy.NewVHosts(c.sections.VHosts...); err != nil {
 		return fmt.Errorf("vhosts: %w", err)
-	}
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.logLevel) {
-		return fmt.Errorf("log-level: %q is none of debug, info, warn, error", c.logLevel) //nolint:err113 // for the operator
 	}
 	if c.static != "" {
 		if info, err := os.Stat(c.static); err != nil || !info.IsDir() {
@@ -238,37 +114,51 @@ func (c *config) overrides() map[string]admin.Override {
 }
 
 // staticOrigins returns the origins that the configuration gives endpoints.
-func (c *config) staticOrigins() ([]admin.Heartbeat, error) {
-	var list []admin.Heartbeat
+func (c *config) staticOrigins() ([]lb.Registration, error) {
+	var beats []admin.Heartbeat
+	seen := make(map[string]bool)
 	for i, o := range c.sections.Origins {
-		if o.ID == "" {
+		switch {
+		case o.ID == "":
 			return nil, fmt.Errorf("origins[%d]: id is missing", i) //nolint:err113 // for the operator
+		case seen[o.ID]:
+			return nil, fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID) //nolint:err113 // for the operator
 		}
-		if len(o.RTMP) == 0 {
+		seen[o.ID] = true
+		if !o.isStatic() {
 			continue
 		}
-		list = append(list, admin.Heartbeat{
+		beats = append(beats, admin.Heartbeat{
 			IP: o.Address, Server: o.ID, Service: "static", PID: "0", DeviceID: o.ID,
 			RTMP: o.RTMP, HTTP: o.HTTP, API: o.API, SRT: o.SRT, RTC: o.RTC,
 		})
 	}
-	if b := c.backend; b["ENABLED"] == "on" || b["ENABLED"] == "true" {
-		one := func(name string) []string {
-			if b[name] == "" {
-				return nil
-			}
-			return []string{b[name]}
-		}
-		list = append(list, admin.Heartbeat{
-			IP: b["IP"], Server: "default-backend", Service: "static", PID: "0",
-			RTMP: one("RTMP"), HTTP: one("HTTP"), API: one("API"), SRT: one("SRT"), RTC: one("RTC"),
-		})
+	if c.backendEnabled {
+		beats = append(beats, c.defaultBackend())
 	}
 	rules := admin.OriginRules{Overrides: c.overrides()}
-	for _, h := range list {
-		if _, err := rules.Registration(h); err != nil {
-			return nil, fmt.Errorf("origin %q: %w", h.Server, err)
+	list := make([]lb.Registration, len(beats))
+	for i, b := range beats {
+		var err error
+		if list[i], err = rules.Registration(b); err != nil {
+			// The fields are those of a heartbeat; the file's ip is address.
+			return nil, fmt.Errorf("origin %q: %s", b.Server, strings.Replace(err.Error(), "field ip", "field address", 1)) //nolint:err113 // for the operator
 		}
+		list[i].Origin.Static, list[i].Replace = true, true
 	}
 	return list, nil
+}
+
+// defaultBackend is the one origin that the environment describes.
+func (c *config) defaultBackend() admin.Heartbeat {
+	one := func(name string) []string {
+		if c.backend[name] == "" {
+			return nil
+		}
+		return []string{c.backend[name]}
+	}
+	return admin.Heartbeat{
+		IP: c.backend["IP"], Server: "default-backend", Service: "static", PID: "0",
+		RTMP: one("RTMP"), HTTP: one("HTTP"), API: one("API"), SRT: one("SRT"), RTC: one("RTC"),
+	}
 }

@@ -23,8 +23,8 @@ func (a *agent) startDev(ctx context.Context, serving *errgroup.Group) error {
 		}
 		listeners[i] = ln
 	}
-	a.dev = devorigin.New(a.log)
-	serving.Go(func() error { return a.dev.Serve(ctx, listeners[0], listeners[1]) })
+	origin := devorigin.New(a.log)
+	serving.Go(func() error { return origin.Serve(ctx, listeners[0], listeners[1]) })
 	err := a.balancer.Register(ctx, lb.Registration{Replace: true, Origin: lb.Origin{
 		ID: "dev", Incarnation: lb.Incarnation{Server: "dev", Service: a.dir.NodeID(), PID: "0"}, IP: "127.0.0.1",
 		Endpoints: lb.Endpoints{RTMP: []string{listeners[0].Addr().String()}, HTTP: []string{listeners[1].Addr().String()}},
@@ -45,7 +45,7 @@ func (a *agent) announceDev(w io.Writer) {
 		return 0
 	}
 	rtmp, http := port("rtmp"), port("http")
-	fmt.Fprintf(w, `
+	_, _ = fmt.Fprintf(w, `
 srsx is running: one peer, with a small origin inside and a test clip at live/demo.
 
   watch     http://127.0.0.1:%[2]d/

@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-var version = "dev" //nolint:gochecknoglobals // set by the linker
+// version is set by the linker (-X main.version=v1.2.3).
+var version string
 
 func main() {
 	signals := make(chan os.Signal, 4)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,10 +24,12 @@ type operator struct{ p process }
 // columns are the fields of a table, by their name in the API.
 type columns []string
 
+const defaultAddr = "http://127.0.0.1:12025"
+
 func clientFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "addr", EnvVars: []string{"SRSX_ADDR"}, Value: "http://127.0.0.1:12025", Usage: "system API of the peer"},
-		&cli.StringFlag{Name: "token", EnvVars: []string{"SRSX_TOKEN"}, Usage: "bearer token"},
+		&cli.StringFlag{Name: "addr", Usage: "system API of the peer [$SRSX_ADDR]", DefaultText: defaultAddr},
+		&cli.StringFlag{Name: "token", Usage: "bearer token (@FILE: its content) [$SRSX_TOKEN]"},
 		&cli.StringFlag{Name: "format", Value: "table", Usage: "table or json"},
 	}, more...)
 }
@@ -44,9 +47,40 @@ func (o operator) call(name, usage, args string, flags []cli.Flag, do func(c *cl
 			if f := c.String("format"); f != "table" && f != "json" {
 				return usageError{fmt.Sprintf("-format %q is neither table nor json", f)}
 			}
-			return do(c, admin.NewClient(c.String("addr"), c.String("token")))
+			token, err := readSecret(o.given(c, "token", "SRSX_TOKEN", ""))
+			if err != nil {
+				return fmt.Errorf("-token: %w", err)
+			}
+			ctx, stop := o.interruptible(c.Context)
+			defer stop()
+			c.Context = ctx
+			return do(c, admin.NewClient(o.given(c, "addr", "SRSX_ADDR", defaultAddr), token))
 		},
 	}
+}
+
+// given is a flag, or else the environment, or else the standard.
+func (o operator) given(c *cli.Context, flag, env, standard string) string {
+	if c.IsSet(flag) {
+		return c.String(flag)
+	}
+	if value, ok := o.p.env(env); ok && value != "" {
+		return value
+	}
+	return standard
+}
+
+// interruptible ends with the first signal: main catches them all.
+func (o operator) interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-o.p.signals:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, stop
 }
 
 // list shows rows: list is the key below data that holds them.
@@ -62,17 +96,17 @@ func (o operator) rows(c *cli.Context, api *admin.Client, path, key string, cols
 		return err //nolint:wrapcheck // the API's own words
 	}
 	if c.String("format") == "json" {
-		_, err := o.p.stdout.Write(answer)
+		_, err = o.p.stdout.Write(answer)
 		return err //nolint:wrapcheck // the terminal's own
 	}
 	var body struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	if err := json.Unmarshal(answer, &body); err != nil {
+	if err = json.Unmarshal(answer, &body); err != nil {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	var rows []map[string]any
-	if err := decodeNumbers(body.Data[key], &rows); err != nil {
+	if err = decodeNumbers(body.Data[key], &rows); err != nil {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	printTable(o.p.stdout, cols, rows)
@@ -115,17 +149,17 @@ func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 		return err //nolint:wrapcheck // the API's own words
 	}
 	if c.String("format") == "json" {
-		_, err := o.p.stdout.Write(answer)
+		_, err = o.p.stdout.Write(answer)
 		return err //nolint:wrapcheck // the terminal's own
 	}
 	var body struct {
 		Data json.RawMessage `json:"data"`
 	}
-	if err := json.Unmarshal(answer, &body); err != nil {
+	if err = json.Unmarshal(answer, &body); err != nil {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	var out bytes.Buffer
-	if err := json.Indent(&out, body.Data, "", "  "); err != nil {
+	if err = json.Indent(&out, body.Data, "", "  "); err != nil {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	_, err = fmt.Fprintln(o.p.stdout, out.String())
@@ -254,16 +288,16 @@ func (o operator) explain(c *cli.Context, api *admin.Client, path string) error 
 			Candidates []map[string]any
 		}
 	}
-	if err := decodeNumbers(answer, &body); err != nil {
+	if err = decodeNumbers(answer, &body); err != nil {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	if p := body.Data.Placed; p != nil {
-		fmt.Fprintf(o.p.stdout, "placed on %s; placed anew it would go where chosen is true\n", p.Origin)
+		_, _ = fmt.Fprintf(o.p.stdout, "placed on %s; placed anew it would go where chosen is true\n", p.Origin)
 	} else {
-		fmt.Fprintln(o.p.stdout, "not placed; it would go where chosen is true")
+		_, _ = fmt.Fprintln(o.p.stdout, "not placed; it would go where chosen is true")
 	}
 	if body.Data.Rule != "" {
-		fmt.Fprintf(o.p.stdout, "rule %s wants pool %s\n", body.Data.Rule, body.Data.Pool)
+		_, _ = fmt.Fprintf(o.p.stdout, "rule %s wants pool %s\n", body.Data.Rule, body.Data.Pool)
 	}
 	printTable(o.p.stdout, columns{"origin", "score", "chosen", "reason"}, body.Data.Candidates)
 	return nil
@@ -298,6 +332,9 @@ func (o operator) monitorCommand() *cli.Command {
 		&cli.IntFlag{Name: "count", Usage: "looks until it ends (default: no end)"},
 	}, func(c *cli.Context, api *admin.Client) error {
 		for n := 1; ; n++ {
+			if isTerminal(o.p.stdout) {
+				_, _ = fmt.Fprint(o.p.stdout, "\x1b[H\x1b[2J") // home, clear
+			}
 			if err := o.rows(c, api, "/api/v1/members", "members", columns{"name", "state", "role", "streams", "sessions"}); err != nil {
 				return err
 			}
@@ -308,11 +345,11 @@ func (o operator) monitorCommand() *cli.Command {
 				return nil
 			}
 			select {
-			case <-c.Context.Done():
+			case <-c.Done():
 				return nil
 			case <-time.After(c.Duration("interval")):
 			}
-			fmt.Fprintln(o.p.stdout)
+			_, _ = fmt.Fprintln(o.p.stdout)
 		}
 	})
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,12 +27,22 @@ type config struct {
 	placeTimeout, relayTick    time.Duration
 	graceQuit, forceQuit       time.Duration
 	slowStart                  time.Duration
-	static, pprof, logLevel    string
+	static, pprof              string
+	logLevel                   slog.Level
 	dev, check                 bool
 
-	backend  map[string]string // PROXY_DEFAULT_BACKEND_*, by last word
-	sections sections          // what only the file can say
+	backend        map[string]string // PROXY_DEFAULT_BACKEND_*, by last word
+	backendEnabled bool
+	sections       sections // what only the file can say
+
+	// values are the settings in force as text, by flag or environment name, to
+	// see what a reload changes. Secrets are among them.
+	values map[string]string
 }
+
+// backendPrefix starts the names of the settings of the one origin that the
+// environment can describe.
+const backendPrefix = "PROXY_DEFAULT_BACKEND_"
 
 // setting is one thing to configure: a flag, an environment variable and a key
 // of the file, which all have the same form.
@@ -40,7 +52,10 @@ type setting struct {
 	standard string
 	usage    string
 	isBool   bool
-	set      func(c *config, value string) error
+	// emptyCounts tells that an empty value of the file or the environment is
+	// one, such as a listener that is off. Else it is as if it were not there.
+	emptyCounts bool
+	set         func(c *config, value string) error
 }
 
 // settings is every setting there is, in the order in which help shows them.
@@ -55,15 +70,18 @@ func settings() []setting {
 		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
 		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port; not used by one peer alone", func(c *config) *string { return &c.cluster }),
 		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port; not used by one peer alone", func(c *config) *string { return &c.gossip }),
-		text("node", "PROXY_NODE", "", "name of this peer (default: host name)", func(c *config) *string { return &c.node }),
+		{name: "node", env: "PROXY_NODE", usage: "unique name of this peer, kept in -data-dir (default: host name)", set: func(c *config, value string) error {
+			c.node = value
+			return checkNode(value)
+		}},
 		text("advertise", "PROXY_ADVERTISE", "", "how others reach this peer (default: first private address)", func(c *config) *string { return &c.advertise }),
 		text("data-dir", "PROXY_DATA_DIR", "./srsx-data", "where identity and keys are kept", func(c *config) *string { return &c.dataDir }),
 		networks("origin-allow", "PROXY_ORIGIN_ALLOW", "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
 			"networks in which a registered origin may live", func(c *config) *proxy.Networks { return &c.originAllow }),
 		networks("trusted", "PROXY_TRUSTED", "127.0.0.0/8,::1",
 			"networks whose PROXY protocol, X-Forwarded-For and F3 header are believed", func(c *config) *proxy.Networks { return &c.trusted }),
-		text("token", "PROXY_TOKEN", "", "bearer token of the system API", func(c *config) *string { return &c.token }),
-		text("register-token", "PROXY_REGISTER_TOKEN", "", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
+		secret("token", "PROXY_TOKEN", "bearer token of the system API", func(c *config) *string { return &c.token }),
+		secret("register-token", "PROXY_REGISTER_TOKEN", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
 		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so", func(c *config) *time.Duration { return &c.readyGrace }),
 		duration("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
 		text("static", "PROXY_STATIC_FILES", "", "folder served by -http (default: built-in player page)", func(c *config) *string { return &c.static }),
@@ -71,18 +89,37 @@ func settings() []setting {
 		duration("relay-tick", "PROXY_RELAY_TICK", "5ms", "batching of wake-ups; this version relays at once", func(c *config) *time.Duration { return &c.relayTick }),
 		duration("slow-start", "PROXY_SLOW_START", "30s", "time in which an origin that came up reaches its share", func(c *config) *time.Duration { return &c.slowStart }),
 		{name: "role", env: "PROXY_ROLE", standard: "proxy", usage: "what this peer does: proxy", set: oneOf("proxy")},
-		text("log-level", "PROXY_LOG_LEVEL", "info", "debug, info, warn or error", func(c *config) *string { return &c.logLevel }),
+		{name: "log-level", env: "PROXY_LOG_LEVEL", standard: "info", usage: "debug, info, warn or error", set: func(c *config, value string) error {
+			if !slices.Contains([]string{"debug", "info", "warn", "error"}, value) {
+				return fmt.Errorf("%q is none of debug, info, warn, error", value) //nolint:err113 // for the operator
+			}
+			return c.logLevel.UnmarshalText([]byte(value)) //nolint:wrapcheck // cannot fail for these four
+		}},
 		{name: "dev", usage: "run a small origin in this process, with a test clip at live/demo", isBool: true, set: boolean(func(c *config) *bool { return &c.dev })},
 		{name: "check", usage: "read and check the configuration, then end", isBool: true, set: boolean(func(c *config) *bool { return &c.check })},
 		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "", func(c *config) *time.Duration { return &c.graceQuit }),
 		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "", func(c *config) *time.Duration { return &c.forceQuit }),
-		text("", "GO_PPROF", "", "", func(c *config) *string { return &c.pprof }),
+		listener("", "GO_PPROF", "", "", func(c *config) *string { return &c.pprof }),
 	}
 	for _, word := range []string{"ENABLED", "IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
-		list = append(list, setting{env: "PROXY_DEFAULT_BACKEND_" + word, set: func(c *config, value string) error {
+		set := func(c *config, value string) error {
 			c.backend[word] = value
 			return nil
-		}})
+		}
+		if word == "ENABLED" {
+			set = backendEnabled
+		}
+		list = append(list, setting{env: backendPrefix + word, set: set})
+	}
+	for _, s := range []struct{ name, env, standard, usage string }{
+		{"cluster-name", "PROXY_CLUSTER_NAME", "srsx", "peers of another name are ignored; not used by one peer alone"},
+		{"redis-host", "PROXY_REDIS_HOST", "127.0.0.1", "only for -lb redis"},
+		{"redis-port", "PROXY_REDIS_PORT", "6379", "only for -lb redis"},
+		{"redis-password", "PROXY_REDIS_PASSWORD", "", "only for -lb redis"},
+		{"redis-db", "PROXY_REDIS_DB", "0", "only for -lb redis"},
+	} {
+		// Accepted, so that an environment made for several peers starts one.
+		list = append(list, setting{name: s.name, env: s.env, standard: s.standard, usage: s.usage, set: func(*config, string) error { return nil }})
 	}
 	return append(list, later()...)
 }
@@ -93,12 +130,11 @@ func later() []setting {
 	var list []setting
 	for _, s := range []struct{ name, env, unset string }{
 		{"join", "PROXY_JOIN", ""}, {"retry-join", "PROXY_RETRY_JOIN", ""}, {"bootstrap-expect", "PROXY_BOOTSTRAP_EXPECT", "0"},
-		{"non-voter", "PROXY_NON_VOTER", "false"}, {"encrypt", "PROXY_ENCRYPT", ""}, {"cluster-name", "PROXY_CLUSTER_NAME", "srsx"},
-		{"redis-host", "PROXY_REDIS_HOST", ""}, {"redis-port", "PROXY_REDIS_PORT", ""},
-		{"redis-password", "PROXY_REDIS_PASSWORD", ""}, {"redis-db", "PROXY_REDIS_DB", ""},
+		{"non-voter", "PROXY_NON_VOTER", "false"}, {"encrypt", "PROXY_ENCRYPT", ""},
 	} {
 		list = append(list, setting{
-			name: s.name, env: s.env, standard: s.unset, usage: "not part of this version, which runs one peer in memory",
+			name: s.name, env: s.env, standard: s.unset, isBool: s.unset == "false",
+			usage: "not part of this version, which runs one peer in memory",
 			set: func(_ *config, value string) error {
 				if value != s.unset {
 					return errors.New("is not part of this version, which runs one peer in memory") //nolint:err113 // for the operator
@@ -111,16 +147,66 @@ func later() []setting {
 }
 
 func text(name, env, standard, usage string, field func(*config) *string) setting {
-	return setting{name: name, env: env, standard: standard, usage: usage, set: func(c *config, value string) error {
+	return setting{name: name, env: env, standard: standard, usage: usage, emptyCounts: true, set: func(c *config, value string) error {
 		*field(c) = value
 		return nil
 	}}
 }
 
+func secret(name, env, usage string, field func(*config) *string) setting {
+	return setting{name: name, env: env, usage: usage + " (@FILE: its content)", emptyCounts: true, set: func(c *config, value string) (err error) {
+		*field(c), err = readSecret(value)
+		if err == nil && name == "register-token" && strings.Contains(*field(c), "/") {
+			err = errors.New("holds a slash, which a part of a path cannot") //nolint:err113 // for the operator
+		}
+		return err
+	}}
+}
+
+// readSecret returns value itself, or the content of the file that it names
+// after an @. Errors hold no secret.
+func readSecret(value string) (string, error) {
+	path, ok := strings.CutPrefix(value, "@")
+	if ok {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read secret: %w", err)
+		}
+		if value = strings.TrimSpace(string(content)); value == "" {
+			return "", fmt.Errorf("%s holds no secret", path) //nolint:err113 // for the operator
+		}
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", errors.New("holds a space or what is not ASCII, which no request can carry") //nolint:err113 // for the operator
+	}
+	return value, nil
+}
+
+// checkNode takes what is a name in every place where one is shown or typed.
+func checkNode(name string) error {
+	if len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", r)
+	}) {
+		return fmt.Errorf("%q is not a name of letters, digits, dot, dash and underscore", name) //nolint:err113 // for the operator
+	}
+	return nil
+}
+
+func backendEnabled(c *config, value string) error {
+	switch value {
+	case "on", "true", "1":
+		c.backendEnabled = true
+	case "", "off", "false", "0":
+	default:
+		return fmt.Errorf("%q is neither on nor off", value) //nolint:err113 // for the operator
+	}
+	return nil
+}
+
 func boolean(field func(*config) *bool) func(*config, string) error {
 	return func(c *config, value string) error {
 		b, err := strconv.ParseBool(value)
-		if value != "" && err != nil {
+		if err != nil && value != "" { // a flag that was not given
 			return fmt.Errorf("%q is neither true nor false", value) //nolint:err113 // for the operator
 		}
 		*field(c) = b
@@ -154,7 +240,7 @@ func networks(name, env, standard, usage string, field func(*config) *proxy.Netw
 }
 
 func listener(name, env, standard, usage string, field func(*config) *string) setting {
-	return setting{name: name, env: env, standard: standard, usage: usage + " (port or ip:port, off disables)", set: func(c *config, value string) error {
+	return setting{name: name, env: env, standard: standard, usage: usage + " (port or ip:port, off disables)", emptyCounts: true, set: func(c *config, value string) error {
 		addr, err := parseListener(value)
 		*field(c) = addr
 		return err
@@ -171,7 +257,8 @@ func parseListener(value string) (string, error) {
 		host, port = "", value
 	}
 	_, hostErr := netip.ParseAddr(host)
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host != "" && hostErr != nil {
+	known := host == "" || host == "localhost" || hostErr == nil
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || !known {
 		return "", fmt.Errorf("%q is not a port, ip:port or off", value) //nolint:err113 // for the operator
 	}
 	return net.JoinHostPort(host, port), nil

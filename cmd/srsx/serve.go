@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"srsx/lb"
+	"srsx/proxy"
+	"srsx/proxy/httpstream"
+	"srsx/proxy/player"
+	"srsx/proxy/rtmp"
+)
+
+// listen opens every listener, or says which flag's port is taken.
+func (a *agent) listen(ctx context.Context, metrics *proxy.Metrics) error {
+	c, l := &a.config, a.config.sections.Limits
+	for _, one := range []struct {
+		flag, addr string
+		into       map[string]net.Listener
+	}{
+		{"rtmp", c.rtmp, a.media}, {"http", c.http, a.media}, {"api", c.api, a.control}, {"system-api", c.systemAPI, a.control},
+	} {
+		if one.addr == "" {
+			continue
+		}
+		ln, err := proxy.Listen(ctx, one.addr, proxy.ListenConfig{
+			Name: one.flag, Trusted: c.trusted, Log: a.log, Metrics: metrics,
+			MaxConns: l.Connections, MaxConnsPerAddr: l.ConnectionsPerAddress,
+		})
+		if err != nil {
+			return fmt.Errorf("-%s: %w", one.flag, err)
+		}
+		one.into[one.flag] = ln
+	}
+	if c.pprof != "" {
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.pprof)
+		if err != nil {
+			return fmt.Errorf("GO_PPROF: %w", err)
+		}
+		a.control["pprof"] = ln
+	}
+	return nil
+}
+
+func (a *agent) closeListeners() {
+	for _, ln := range a.media {
+		_ = ln.Close()
+	}
+	for _, ln := range a.control {
+		_ = ln.Close()
+	}
+}
+
+// watched is a listener that tells when it stops accepting. Serve of some
+// protocols returns only when the last session has gone, and until then a
+// process that takes nobody would look alive.
+type watched struct {
+	net.Listener
+	stopped func(error)
+}
+
+func (w watched) Accept() (net.Conn, error) {
+	conn, err := w.Listener.Accept()
+	if err != nil {
+		w.stopped(err)
+	}
+	return conn, err //nolint:wrapcheck // the server looks for net.ErrClosed
+}
+
+// watch has the process end when a listener stops before closing is set.
+func (a *agent) watch(ctx context.Context, flag string, ln net.Listener) net.Listener {
+	return watched{Listener: ln, stopped: func(err error) {
+		if ctx.Err() != nil || a.closing.Load() {
+			return
+		}
+		select {
+		case a.dead <- fmt.Errorf("-%s: listener %s: %w", flag, ln.Addr(), err):
+		default: // one reason is enough
+		}
+	}}
+}
+
+// awaitDeath returns why a listener stopped, or nil at the end of ctx.
+func (a *agent) awaitDeath(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-a.dead:
+		return err
+	}
+}
+
+// serveMedia serves what sessions come through. The servers end with their
+// listeners, and when the last session has.
+func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key httpstream.HintKey) {
+	if ln := a.media["rtmp"]; ln != nil {
+		server := rtmp.NewServer(rtmp.Config{
+			Opener: a.router, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(), Log: a.log, Registered: a.registered,
+		})
+		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "rtmp", ln)) })
+	}
+	if ln := a.media["http"]; ln != nil {
+		server := httpstream.NewServer(httpstream.Config{
+			Opener: a.router, Finder: a.balancer, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(),
+			HintKey: key, Static: a.staticFiles(), Versions: a.admin.Versions(), Log: a.log,
+		})
+		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "http", ln)) })
+	}
+}
+
+func (a *agent) staticFiles() fs.FS {
+	if a.config.static != "" {
+		return os.DirFS(a.config.static)
+	}
+	return player.FS()
+}
+
+// registered finds the origin that serves RTMP at an address.
+func (a *agent) registered(addr string) (lb.OriginID, bool) {
+	for _, o := range a.balancer.Origins() {
+		if slices.Contains(o.Endpoints.RTMP, addr) {
+			return o.ID, true
+		}
+	}
+	return "", false
+}
+
+func (a *agent) serveControl(ctx context.Context, serving *errgroup.Group) {
+	if ln := a.control["system-api"]; ln != nil {
+		serving.Go(func() error { return a.admin.Serve(ctx, a.watch(ctx, "system-api", ln)) })
+	}
+	if ln := a.control["api"]; ln != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /api/v1/versions", a.admin.Versions())
+		serving.Go(func() error { return serveHTTP(ctx, a.watch(ctx, "api", ln), mux) })
+	}
+	if ln := a.control["pprof"]; ln != nil {
+		mux := http.NewServeMux()
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		serving.Go(func() error { return serveHTTP(ctx, ln, mux) })
+	}
+}
+
+func serveHTTP(ctx context.Context, ln net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(ln); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
