@@ -258,8 +258,11 @@ func (o operator) placementCommands() []*cli.Command {
 			[]cli.Flag{&cli.StringFlag{Name: "protocol", Value: "rtmp", Usage: "rtmp, http, api, srt or rtc"}},
 			on("/explain", o.explain)),
 		o.call("move", "place a stream on another origin; its sessions end and come back there", "STREAM",
-			[]cli.Flag{&cli.StringFlag{Name: "to", Usage: "id of the origin", Required: true}},
+			[]cli.Flag{&cli.StringFlag{Name: "to", Usage: "id of the origin"}},
 			on("", func(c *cli.Context, api *admin.Client, path string) error {
+				if c.String("to") == "" {
+					return usageError{"move needs -to ID"}
+				}
 				return o.change(c, api, "PUT", path, map[string]string{"origin": c.String("to")})
 			})),
 		o.call("forget", "remove a placement and end its sessions", "STREAM", nil, on("", func(c *cli.Context, api *admin.Client, path string) error {

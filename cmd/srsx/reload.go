@@ -50,10 +50,10 @@ func (c *config) waitsForRestart(next *config) []string {
 	}
 	// The content of a secret's file may change where its name does not.
 	for name, changed := range map[string]bool{
-		"token":          c.token != next.token && c.values["token"] == next.values["token"],
-		"register-token": c.registerToken != next.registerToken && c.values["register-token"] == next.values["register-token"],
-		"vhosts":         !reflect.DeepEqual(c.sections.VHosts, next.sections.VHosts),
-		"limits":         c.sections.Limits != next.sections.Limits,
+		"token":                            c.token != next.token && c.values["token"] == next.values["token"],
+		"register-token":                   c.registerToken != next.registerToken && c.values["register-token"] == next.values["register-token"],
+		"vhosts":                           !reflect.DeepEqual(c.sections.VHosts, next.sections.VHosts),
+		"limits":                           c.sections.Limits != next.sections.Limits,
 		"origins (of those that register)": !reflect.DeepEqual(c.registering(), next.registering()),
 	} {
 		if changed {

@@ -161,4 +161,3 @@ func serveHTTP(ctx context.Context, ln net.Listener, handler http.Handler) error
 	}
 	return nil
 }
-

@@ -316,4 +316,3 @@ func (v *Viewer) Close() {
 	v.stream.mu.Unlock()
 	v.stream.hub.release(v.stream)
 }
-
