@@ -14,7 +14,7 @@ BENCHTIME   ?= 1s
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test deps lint unit race fuzz bench tidy-check clean
+.PHONY: help build run test deps lint unit race e2e fuzz bench tidy-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ unit: ## unit, contract and arrow tests
 race: export CGO_ENABLED = 1
 race: ## the unit tests under the race detector
 	go test -race -timeout 15m $(UNIT)
+
+e2e: build ## the real binary, real origins and encoders
+	go test -count=1 -timeout 20m ./test/e2e/...
 
 fuzz: ## every fuzz target for FUZZTIME each
 	test/tools/fuzz.sh $(FUZZTIME)

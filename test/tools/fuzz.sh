@@ -7,7 +7,7 @@ time=${1:-30s}
 found=0
 while IFS=: read -r file target; do
 	found=$((found + 1))
-	go test "./$(dirname "$file")" -run '^$' -fuzz "^${target}\$" -fuzztime "$time" -timeout 30m
+	go test "./$(dirname "$file")" -run '^$' -fuzz "^${target}\$" -fuzztime "$time" -fuzzminimizetime 1x -timeout 30m
 done < <(git grep -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | sed 's/func //')
 echo "fuzzed $found targets for $time each"
 [ "$found" -gt 0 ]

@@ -1,0 +1,40 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"srsx/test/peertest"
+)
+
+// gstreamer publishes by one of GStreamer's RTMP sinks.
+func gstreamer(t *testing.T, sink, url string) {
+	t.Helper()
+	location := fmt.Sprintf("location=%s", url)
+	if sink == "rtmpsink" {
+		location += " live=1" // librtmp: options follow the address
+	}
+	peertest.Run(t, peertest.Command{Path: part(t, "gst-launch-1.0"), Args: []string{
+		"-q", "flvmux", "name=mux", "streamable=true", "!", sink, location,
+		"videotestsrc", "is-live=true", "!", "video/x-raw,width=320,height=240,framerate=25/1", "!",
+		"x264enc", "tune=zerolatency", "speed-preset=ultrafast", "key-int-max=25", "threads=1", "!",
+		"video/x-h264,profile=baseline", "!", "h264parse", "!", "mux.",
+		"audiotestsrc", "is-live=true", "!", "audio/x-raw,rate=44100,channels=2", "!", "avenc_aac", "!", "aacparse", "!", "mux.",
+	}})
+}
+
+func TestGStreamerPublishes(t *testing.T) {
+	peer := startPeer(t, startLAL(t, "lal1"), startNginx(t, "nginx1"))
+	for _, sink := range []string{"rtmpsink", "rtmp2sink"} {
+		for _, app := range []string{"lal", "nginx"} {
+			t.Run(sink+" to "+app, func(t *testing.T) {
+				name := app + "/" + sink
+				gstreamer(t, sink, "rtmp://"+peer.RTMP+"/"+name)
+				peertest.Eventually(t, 20*time.Second, "publisher", publishing(t, peer, name))
+				frames, _ := decode(t, "rtmp://"+peer.RTMP+"/"+name, 2)
+				requireContinuous(t, frames, 2)
+			})
+		}
+	}
+}
