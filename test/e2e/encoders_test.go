@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 // gstreamer publishes by one of GStreamer's RTMP sinks.
 func gstreamer(t *testing.T, sink, url string) {
 	t.Helper()
-	location := fmt.Sprintf("location=%s", url)
+	location := "location=" + url
 	if sink == "rtmpsink" {
 		location += " live=1" // librtmp: options follow the address
 	}

@@ -120,8 +120,8 @@ func TestManyStreamsAreBalancedAndSurviveTheirOrigin(t *testing.T) {
 	}
 	doomed.Kill()
 	peertest.Eventually(t, 30*time.Second, "all streams published without the dead origin", func() bool {
-		byOrigin, n := published(t, peer)
-		return n == streams && byOrigin["lal1"] == 0
+		now, n := published(t, peer)
+		return n == streams && now["lal1"] == 0
 	})
 	cuts := 0
 	for _, e := range encoders {

@@ -105,7 +105,7 @@ func TestMediaBytesAreThoseOfTheOrigin(t *testing.T) {
 // frame that both have on, the same tags.
 func compareTags(t *testing.T, straight, through []mediatest.Tag) {
 	t.Helper()
-	key := func(tag mediatest.Tag) string { return fmt.Sprint(tag.Type, tag.Timestamp, tag.Data) }
+	key := func(tag mediatest.Tag) string { return fmt.Sprint(tag.Type, tag.Timestamp, string(tag.Data)) }
 	split := func(tags []mediatest.Tag) (head, media []string) {
 		for _, tag := range tags {
 			if tag.Type == mediatest.TypeData || tag.Header() {

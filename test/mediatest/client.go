@@ -275,7 +275,7 @@ func (c *Client) Send(ctx context.Context, p *Pattern) error {
 			return err
 		case <-ctx.Done():
 			c.Close()
-			<-ended
+			<-ended //nolint:errcheck // the end that we made
 			return context.Cause(ctx)
 		}
 	}
