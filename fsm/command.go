@@ -50,14 +50,20 @@ type Change struct {
 	Reason     string
 }
 
-// Apply runs one command. Index is its place in the log and grows; at is the
-// proposer's clock. Time inside the machine never goes back.
-func (s *State) Apply(c Command, index uint64, at time.Time) Result {
+// Apply runs the commands of one log entry in order and returns what each did.
+// Index is the entry's place in the log and grows; at is the proposer's clock,
+// of which milliseconds count. Time inside the machine never goes back.
+func (s *State) Apply(index uint64, at time.Time, commands ...Command) []Result {
 	s.index = index
-	if at.After(s.now) {
+	if at = at.UTC().Truncate(time.Millisecond); at.After(s.now) {
 		s.now = at
 	}
-	return c.apply(s)
+	results := make([]Result, len(commands))
+	for i, c := range commands {
+		s.sequence++
+		results[i] = c.apply(s)
+	}
+	return results
 }
 
 // PutOrigin records an origin: a new one, a new incarnation of a known one,

@@ -29,19 +29,19 @@ func (c Place) apply(s *State) Result {
 			return Result{Err: err}
 		}
 	}
-	change := Change{Kind: Placed, Stream: c.Stream, Origin: c.Origin, Generation: s.index}
+	change := Change{Kind: Placed, Stream: c.Stream, Origin: c.Origin, Generation: s.sequence}
 	if old != nil {
 		change.Kind, change.From, change.Reason = Replaced, old.home.id, "origin down or restarted"
 		s.remove(c.Stream)
 	}
 	e := &entry{
-		home: s.names.home(c.Origin, c.Incarnation), generation: s.index, placedAt: s.now.UnixMilli(),
+		home: s.names.home(c.Origin, c.Incarnation), generation: s.sequence, placedAt: s.now.UnixMilli(),
 		holders: s.names.only(c.Holder), publishing: c.Publish,
 	}
 	s.insert(c.Stream, e)
 	changes := []Change{change}
 	if c.Publish {
-		changes = append(changes, Change{Kind: Published, Stream: c.Stream, Origin: c.Origin, Generation: s.index})
+		changes = append(changes, Change{Kind: Published, Stream: c.Stream, Origin: c.Origin, Generation: s.sequence})
 	}
 	return Result{Placement: e.placement(c.Stream), Created: true, Changes: changes}
 }
@@ -196,12 +196,12 @@ func (c Move) apply(s *State) Result {
 	}
 	s.remove(c.Stream)
 	next := &entry{
-		home: s.names.home(c.To, c.Incarnation), generation: s.index,
+		home: s.names.home(c.To, c.Incarnation), generation: s.sequence,
 		placedAt: s.now.UnixMilli(), idleSince: max(s.now.UnixMilli(), 1),
 	}
 	s.insert(c.Stream, next)
 	return Result{Placement: next.placement(c.Stream), Changes: []Change{
-		{Kind: Moved, Stream: c.Stream, Origin: c.To, From: e.home.id, Generation: s.index, Reason: "by operator"},
+		{Kind: Moved, Stream: c.Stream, Origin: c.To, From: e.home.id, Generation: s.sequence, Reason: "by operator"},
 	}}
 }
 

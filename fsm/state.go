@@ -33,14 +33,15 @@ const ReleaseAfter = 10 * time.Second
 // State is the agreed state: origins and placements. It has one writer, Apply;
 // nothing may read it meanwhile. Snapshots may be read at any time.
 type State struct {
-	limits  Limits
-	index   uint64
-	now     time.Time
-	origins map[OriginID]*Origin // values are replaced, never changed
-	streams map[OriginID]int     // placements on the current incarnation
-	vhosts  map[string]int       // placements in each vhost
-	names   interner
-	table   table
+	limits   Limits
+	index    uint64
+	sequence uint64 // commands applied, refused ones included
+	now      time.Time
+	origins  map[OriginID]*Origin // values are replaced, never changed
+	streams  map[OriginID]int     // placements on the current incarnation
+	vhosts   map[string]int       // placements in each vhost
+	names    interner
+	table    table
 }
 
 // NewState returns an empty state.
@@ -55,8 +56,12 @@ func NewState(limits Limits) *State {
 	}
 }
 
-// Index returns the index of the last command that was applied.
+// Index returns the log index of the last entry that was applied.
 func (s *State) Index() uint64 { return s.index }
+
+// Sequence returns how many commands have been applied. An entry carries many,
+// so placements take their generation from here and not from the index.
+func (s *State) Sequence() uint64 { return s.sequence }
 
 // Now returns the time inside the machine: the latest stamp of any command.
 func (s *State) Now() time.Time { return s.now }

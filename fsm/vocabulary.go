@@ -192,7 +192,7 @@ type Placement struct {
 	Stream      Stream
 	Origin      OriginID
 	Incarnation Incarnation // of the origin when the stream was placed
-	Generation  uint64      // index of the command that made it; fences commands
+	Generation  uint64      // number of the command that made it; fences later ones
 	PlacedAt    time.Time
 	Publishing  bool
 	Holders     []Holder // peers with at least one session; none: about to go

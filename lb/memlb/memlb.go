@@ -186,7 +186,7 @@ func (b *Balancer) Events() (<-chan lb.Event, func()) {
 
 // apply runs a command and tells everybody what it changed. b.mu is held.
 func (b *Balancer) apply(c fsm.Command) fsm.Result {
-	result := b.state.Apply(c, b.state.Index()+1, time.Now())
+	result := b.state.Apply(b.state.Index()+1, time.Now(), c)[0]
 	for _, change := range result.Changes {
 		b.follow(change)
 		if event, ok := lb.EventOf(change, b.state.Now()); ok {
