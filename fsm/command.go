@@ -38,6 +38,7 @@ const (
 	OriginDrains
 	OriginDrained
 	OriginRemoved
+	Founded // the cluster has its name and secret
 )
 
 // Change is one difference that a command made.
@@ -145,7 +146,7 @@ type Drain struct {
 
 func (c Drain) apply(s *State) Result {
 	return s.changeOrigin(c.ID, OriginDrains, func(o *Origin) {
-		o.DrainUntil = c.Until
+		o.DrainUntil = timeOf(millisOf(c.Until))
 		if c.Until.IsZero() {
 			o.DrainUntil = forever
 		}

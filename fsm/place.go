@@ -49,7 +49,7 @@ func (c Place) apply(s *State) Result {
 // hold adds a holder to a live placement, or says again what it holds.
 func (s *State) hold(stream Stream, e *entry, h Holder, publish bool) Result { //nolint:revive // publish is a fact of the command
 	next := *e
-	next.idleSince = 0
+	next.idleSince, next.orphaned = 0, false
 	var changes []Change
 	if !slices.Contains(e.holders, h) {
 		next.holders = s.names.only(h)
@@ -137,42 +137,6 @@ func (c Undo) apply(s *State) Result {
 		return s.letGo(c.Stream, e, c.Holder)
 	}
 	return s.drop(c.Stream, e, Released, "origin not reached")
-}
-
-// Expire removes a placement that nobody has held for ReleaseAfter.
-type Expire struct {
-	Stream     Stream
-	Generation uint64
-}
-
-func (c Expire) apply(s *State) Result {
-	e := s.table.get(c.Stream)
-	if e == nil || e.generation != c.Generation {
-		return Result{}
-	}
-	if len(e.holders) > 0 || s.now.UnixMilli()-e.idleSince < ReleaseAfter.Milliseconds() {
-		return Result{Err: ErrStale}
-	}
-	return s.drop(c.Stream, e, Released, "last session ended")
-}
-
-// PeerGone releases all that one run of a peer held.
-type PeerGone struct{ Holder Holder }
-
-func (c PeerGone) apply(s *State) Result {
-	var held []Stream
-	for stream, e := range s.table.all() {
-		if slices.Contains(e.holders, c.Holder) {
-			held = append(held, stream)
-		}
-	}
-	slices.SortFunc(held, Stream.Compare)
-	var changes []Change
-	for _, stream := range held {
-		changes = append(changes, s.letGo(stream, s.table.get(stream), c.Holder).Changes...)
-	}
-	delete(s.names.holders, c.Holder)
-	return Result{Changes: changes}
 }
 
 // Move places a placed stream on another origin. Who held it holds nothing: the

@@ -26,10 +26,6 @@ type Limits struct {
 	PlacementsPerVHost int
 }
 
-// ReleaseAfter is how long a placement outlives its last holder, so that a
-// player or encoder that reconnects finds its stream where it was.
-const ReleaseAfter = 10 * time.Second
-
 // State is the agreed state: origins and placements. It has one writer, Apply;
 // nothing may read it meanwhile. Snapshots may be read at any time.
 type State struct {
@@ -37,6 +33,7 @@ type State struct {
 	index    uint64
 	sequence uint64 // commands applied, refused ones included
 	now      time.Time
+	cluster  Cluster
 	origins  map[OriginID]*Origin // values are replaced, never changed
 	streams  map[OriginID]int     // placements on the current incarnation
 	vhosts   map[string]int       // placements in each vhost
@@ -147,6 +144,7 @@ type entry struct {
 	idleSince  int64 // unix ms of the last holder's release; 0: held
 	holders    []Holder
 	publishing bool
+	orphaned   bool
 }
 
 // home is one incarnation of an origin, shared by the placements on it.
@@ -159,6 +157,7 @@ func (e *entry) placement(s Stream) Placement {
 	return Placement{
 		Stream: s, Origin: e.home.id, Incarnation: e.home.incarnation, Generation: e.generation,
 		PlacedAt: time.UnixMilli(e.placedAt).UTC(), Publishing: e.publishing, Holders: e.holders,
+		IdleSince: timeOf(e.idleSince), Orphaned: e.orphaned,
 	}
 }
 

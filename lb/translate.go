@@ -69,7 +69,7 @@ func kindOf(k fsm.ChangeKind) (EventKind, bool) {
 		return OriginDrained, true
 	case fsm.OriginRemoved:
 		return OriginRemoved, true
-	case fsm.Held, fsm.OriginChanged:
+	case fsm.Held, fsm.OriginChanged, fsm.Founded:
 		return "", false
 	default:
 		return EventKind(fmt.Sprintf("change(%d)", k)), true

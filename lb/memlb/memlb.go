@@ -213,6 +213,7 @@ func (b *Balancer) follow(change fsm.Change) {
 		b.tracker.Forget(change.Origin)
 		delete(b.loads, change.Origin)
 		delete(b.retired, change.Origin)
+	case fsm.Founded: // of no interest to a peer alone
 	default: // an origin changed
 		if o, ok := b.state.Origin(change.Origin); ok {
 			b.index.PutOrigin(o)
