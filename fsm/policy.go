@@ -31,6 +31,7 @@ type Rule struct {
 // Load is what an origin reports of itself beyond the streams placed on it.
 type Load struct {
 	CPUPercent float64 // of the machine; 0: not reported
+	Coming     int     // streams chosen for it whose commands are under way
 }
 
 // Query asks where a stream should go.
@@ -140,7 +141,7 @@ func obstacle(s *State, o Origin, q Query, pool string) string {
 		return "does not serve " + q.Protocol.String()
 	case o.Weight == 0:
 		return "weight 0"
-	case o.MaxStreams > 0 && s.StreamsOn(o.ID) >= int(o.MaxStreams):
+	case o.MaxStreams > 0 && s.StreamsOn(o.ID)+q.Loads[o.ID].Coming >= int(o.MaxStreams):
 		return fmt.Sprintf("full: %d streams", o.MaxStreams)
 	case slices.Contains(q.Avoid, o.ID):
 		return "not reached from this peer"
@@ -153,7 +154,8 @@ func obstacle(s *State, o Origin, q Query, pool string) string {
 // counted as they are placed, so a burst spreads without waiting for the next
 // report; what the origin says of its CPU scales that up to twice.
 func (p Policy) score(s *State, o Origin, q Query) float64 {
-	load := float64(s.StreamsOn(o.ID)+1) * (1 + min(max(q.Loads[o.ID].CPUPercent, 0), 100)/100)
+	reported := q.Loads[o.ID]
+	load := float64(s.StreamsOn(o.ID)+reported.Coming+1) * (1 + min(max(reported.CPUPercent, 0), 100)/100)
 	return load / (float64(o.Weight) * p.ramp(o, q.Now))
 }
 

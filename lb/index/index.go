@@ -10,6 +10,7 @@ import (
 
 	"github.com/puzpuzpuz/xsync/v4"
 
+	"srsx/fsm"
 	"srsx/lb"
 )
 
@@ -94,4 +95,21 @@ func (x *Index) changeOrigins(change func(map[lb.OriginID]*lb.Origin)) {
 	next := maps.Clone(*x.origins.Load())
 	change(next)
 	x.origins.Store(&next)
+}
+
+// Reset makes the index that of a state.
+func (x *Index) Reset(s *fsm.State) {
+	origins := make(map[lb.OriginID]*lb.Origin)
+	for _, o := range s.Origins() {
+		origins[o.ID] = &o
+	}
+	x.origins.Store(&origins)
+	for stream := range x.streams.All() {
+		if _, placed := s.Placement(stream); !placed {
+			x.streams.Delete(stream)
+		}
+	}
+	for p := range s.Placements() {
+		x.Put(p)
+	}
 }

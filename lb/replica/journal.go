@@ -1,4 +1,4 @@
-package memlb
+package replica
 
 import "srsx/lb"
 
@@ -8,7 +8,7 @@ const (
 )
 
 // journal keeps the last events and hands new ones to subscribers. Guarded by
-// Balancer.mu.
+// Replica.mu.
 type journal struct {
 	ring        []lb.Event
 	next        int // where the next event goes once the ring is full
@@ -63,9 +63,14 @@ func (j *journal) unsubscribe(events <-chan lb.Event) {
 	}
 }
 
-func (j *journal) close() {
-	j.closed = true
+// disconnect ends all subscriptions.
+func (j *journal) disconnect() {
 	for events := range j.subscribers {
 		j.unsubscribe(events)
 	}
+}
+
+func (j *journal) close() {
+	j.closed = true
+	j.disconnect()
 }
