@@ -8,7 +8,11 @@ import (
 
 // Command is one change of the state. Each is safe to repeat, since whoever
 // proposed it may not have learnt that it was applied. The set is closed.
-type Command interface{ apply(s *State) Result }
+type Command interface {
+	apply(s *State) Result
+	kind() kind
+	appendTo(b []byte) []byte // its fields, after its kind
+}
 
 // Result is what a command did. Err says why it was refused; Changes lists what
 // is different now, in the order in which it changed.
@@ -73,6 +77,7 @@ type PutOrigin struct{ Origin Origin }
 
 func (c PutOrigin) apply(s *State) Result {
 	next := c.Origin
+	next.WeightPinned, next.DrainUntil = false, time.Time{}
 	old, known := s.origins[next.ID]
 	if !known && s.limits.Origins > 0 && len(s.origins) >= s.limits.Origins {
 		return Result{Err: fmt.Errorf("%w: %d origins", ErrFull, s.limits.Origins)}
@@ -136,7 +141,7 @@ func (c SetUp) apply(s *State) Result {
 
 // forever is the deadline of a drain that has none: a drain must be told from
 // no drain while the origin is down.
-var forever = time.Unix(1<<40, 0).UTC() //nolint:gochecknoglobals // a constant that Go cannot spell
+var forever = timeOf(latest) //nolint:gochecknoglobals // a constant that Go cannot spell
 
 // Drain stops new streams on an origin until Ready. A zero Until: no deadline.
 type Drain struct {

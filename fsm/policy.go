@@ -124,7 +124,7 @@ func (p Policy) among(s *State, q Query, pool string) Decision {
 }
 
 func (c Candidate) before(o Candidate) bool {
-	if c.Score != o.Score { //nolint:staticcheck // both come from the same sum
+	if c.Score != o.Score {
 		return c.Score < o.Score
 	}
 	return c.tie > o.tie

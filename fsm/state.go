@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 )
@@ -209,9 +210,7 @@ func (t *table) own(s Stream) *shard {
 	sh := t.of(s)
 	if sh.entries == nil || sh.shared {
 		copied := make(map[Stream]*entry, len(sh.entries)+1)
-		for k, v := range sh.entries {
-			copied[k] = v
-		}
+		maps.Copy(copied, sh.entries)
 		sh.entries, sh.shared = copied, false
 	}
 	return sh
@@ -227,14 +226,6 @@ func (t *table) all() iter.Seq2[Stream, *entry] {
 			}
 		}
 	}
-}
-
-// share returns a table for a snapshot to read and leaves t for the writer.
-func (t *table) share() table {
-	for i := range t.shards {
-		t.shards[i].shared = true
-	}
-	return table{seed: t.seed, shards: slices.Clone(t.shards), len: t.len}
 }
 
 // interner keeps one copy of what a million placements have in common, as long
