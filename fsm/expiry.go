@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -62,4 +64,28 @@ func (c PeerGone) apply(s *State) Result {
 	}
 	delete(s.names.holders, c.Holder)
 	return Result{Changes: changes}
+}
+
+// Holders returns the runs of peers that hold something, in order.
+func (s *State) Holders() []Holder {
+	found := make(map[Holder]bool)
+	for _, e := range s.table.all() {
+		for _, h := range e.holders {
+			found[h] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), func(a, b Holder) int {
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Epoch, b.Epoch))
+	})
+}
+
+// HeldBy returns the streams that one run of a peer holds, in no order.
+func (s *State) HeldBy(h Holder) []Stream {
+	var held []Stream
+	for stream, e := range s.table.all() {
+		if slices.Contains(e.holders, h) {
+			held = append(held, stream)
+		}
+	}
+	return held
 }

@@ -49,7 +49,7 @@ func (d *Decider) Admit(ctx context.Context, old lb.Origin, r lb.Registration) e
 // nothing new, as nearly all do.
 func (d *Decider) News(s *fsm.State, r lb.Registration) (put fsm.PutOrigin, ok bool) {
 	old, known := s.Origin(r.Origin.ID)
-	if known && same(old, r.Origin) {
+	if known && Same(old, r.Origin) {
 		return put, false
 	}
 	return fsm.PutOrigin{Origin: r.Origin}, true
@@ -72,13 +72,23 @@ func (d *Decider) Heard(former lb.Origin, r lb.Registration) {
 	}
 }
 
-// same reports whether a heartbeat repeats what is known. What operators set
+// Same reports whether a heartbeat repeats what is known. What operators set
 // and what the machine keeps is not the origin's to say.
-func same(known, said lb.Origin) bool {
+func Same(known, said lb.Origin) bool {
 	return known.Incarnation == said.Incarnation && known.DeviceID == said.DeviceID && known.IP == said.IP &&
 		known.MaxStreams == said.MaxStreams && known.Static == said.Static && slices.Equal(known.Labels, said.Labels) &&
 		(known.WeightPinned || known.Weight == said.Weight) &&
 		slices.EqualFunc(known.Endpoints.Lists(), said.Endpoints.Lists(), slices.Equal[[]string])
+}
+
+// HeardAgo records a heartbeat of a known origin that another peer received.
+func (d *Decider) HeardAgo(id lb.OriginID, ago time.Duration, load *lb.Load) {
+	d.mu.Lock()
+	if load != nil {
+		d.loads[id] = *load
+	}
+	d.mu.Unlock()
+	d.tracker.BeatAt(id, time.Now().Add(-ago))
 }
 
 // Suspect has an origin probed at once.

@@ -232,9 +232,10 @@ func viewerHoldsAfterPublisherLeft(t *testing.T, b lb.Balancer) {
 	if publisher.Origin.ID != viewer.Origin.ID {
 		t.Fatalf("publisher is on %s; want %s, where the viewer came first", publisher.Origin.ID, viewer.Origin.ID)
 	}
-	if p, _, _ := b.Lookup(w.Stream); !p.Publishing {
-		t.Error("Publishing = false with a publisher")
-	}
+	eventually(t, "publishing is set", func() bool {
+		p, _, _ := b.Lookup(w.Stream)
+		return p.Publishing
+	})
 	b.Release(publisher)
 	eventually(t, "publishing is cleared", func() bool {
 		p, _, ok := b.Lookup(w.Stream)
