@@ -235,7 +235,7 @@ func (c RemoveOrigin) appendTo(b []byte) []byte { return appendText(b, string(c.
 
 func (c Found) appendTo(b []byte) []byte { return append(appendText(b, c.ID), c.Secret[:]...) }
 
-func readFound(r *reader) Command {
+func readFound(r *reader) Found {
 	c := Found{ID: r.own()}
 	copy(c.Secret[:], r.take(uint64(len(c.Secret))))
 	return c

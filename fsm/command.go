@@ -1,10 +1,6 @@
 package fsm
 
-import (
-	"fmt"
-	"slices"
-	"time"
-)
+import "time"
 
 // Command is one change of the state. Each is safe to repeat, since whoever
 // proposed it may not have learnt that it was applied. The set is closed.
@@ -18,7 +14,7 @@ type Command interface {
 // is different now, in the order in which it changed.
 type Result struct {
 	Err       error
-	Placement Placement // of Place, Hold, Release and Move: as it is now
+	Placement Placement // of Place, Unpublish, Release and Move: as it is now
 	Created   bool      // of Place: this command made the placement
 	Changes   []Change
 }
@@ -26,7 +22,7 @@ type Result struct {
 // ChangeKind says what happened.
 type ChangeKind uint8
 
-// What can happen to a stream or an origin.
+// What can happen to a stream, to an origin or to the cluster.
 const (
 	Placed ChangeKind = iota
 	Replaced
@@ -60,188 +56,27 @@ type Change struct {
 // of which milliseconds count. Time inside the machine never goes back.
 func (s *State) Apply(index uint64, at time.Time, commands ...Command) []Result {
 	s.index = index
-	if at = at.UTC().Truncate(time.Millisecond); at.After(s.now) {
-		s.now = at
-	}
+	s.now = max(s.now, min(at.UnixMilli(), latest))
+	s.changes = nil // the results of the entry before have it
 	results := make([]Result, len(commands))
 	for i, c := range commands {
 		s.sequence++
+		from := len(s.changes)
 		results[i] = c.apply(s)
+		if to := len(s.changes); to > from {
+			results[i].Changes = s.changes[from:to:to]
+		}
 	}
 	return results
 }
 
-// PutOrigin records an origin: a new one, a new incarnation of a known one,
-// whose old placements go, or new endpoints. It comes up.
-type PutOrigin struct{ Origin Origin }
+// note adds to the changes of the command that is being applied.
+func (s *State) note(c Change) { s.changes = append(s.changes, c) }
 
-func (c PutOrigin) apply(s *State) Result {
-	next := c.Origin
-	next.WeightPinned, next.DrainUntil = false, time.Time{}
-	old, known := s.origins[next.ID]
-	if !known && s.limits.Origins > 0 && len(s.origins) >= s.limits.Origins {
-		return Result{Err: fmt.Errorf("%w: %d origins", ErrFull, s.limits.Origins)}
-	}
-	if known && old.WeightPinned {
-		next.Weight, next.WeightPinned = old.Weight, true
-	}
-	var changes []Change
-	switch {
-	case !known:
-		next.State, next.UpSince = Up, s.now
-		changes = []Change{{Kind: OriginCameUp, Origin: next.ID, Reason: "new"}}
-	case old.Incarnation != next.Incarnation:
-		changes = s.dropPlacements(next.ID, Released, "origin restarted")
-		delete(s.names.homes, home{old.ID, old.Incarnation})
-		next.State, next.DrainUntil, next.UpSince = old.State, old.DrainUntil, s.now
-		if old.State != Draining {
-			next.State = Up
-		}
-		changes = append(changes, Change{Kind: OriginCameUp, Origin: next.ID, Reason: "new incarnation"})
-	default:
-		next.State, next.DrainUntil, next.UpSince = old.State, old.DrainUntil, old.UpSince
-		changes = []Change{{Kind: OriginChanged, Origin: next.ID}}
-	}
-	s.origins[next.ID] = &next
-	return Result{Changes: changes}
-}
-
-// SetUp records that an incarnation of an origin was found alive, or dead.
-type SetUp struct {
-	ID          OriginID
-	Incarnation Incarnation
-	Up          bool
-	Reason      string
-}
-
-func (c SetUp) apply(s *State) Result {
-	o, ok := s.origins[c.ID]
-	if !ok {
-		return Result{Err: ErrUnknownOrigin}
-	}
-	if o.Incarnation != c.Incarnation {
-		return Result{Err: ErrStale}
-	}
-	if (o.State != Down) == c.Up {
-		return Result{}
-	}
-	next := *o
-	kind := OriginWentDown
-	next.State = Down
-	if c.Up {
-		kind, next.UpSince = OriginCameUp, s.now
-		next.State = Up
-		if !next.DrainUntil.IsZero() {
-			next.State = Draining
-		}
-	}
-	s.origins[c.ID] = &next
-	return Result{Changes: []Change{{Kind: kind, Origin: c.ID, Reason: c.Reason}}}
-}
-
-// forever is the deadline of a drain that has none: a drain must be told from
-// no drain while the origin is down.
-var forever = timeOf(latest) //nolint:gochecknoglobals // a constant that Go cannot spell
-
-// Drain stops new streams on an origin until Ready. A zero Until: no deadline.
-type Drain struct {
-	ID    OriginID
-	Until time.Time
-}
-
-func (c Drain) apply(s *State) Result {
-	return s.changeOrigin(c.ID, OriginDrains, func(o *Origin) {
-		o.DrainUntil = timeOf(millisOf(c.Until))
-		if c.Until.IsZero() {
-			o.DrainUntil = forever
-		}
-		if o.State == Up {
-			o.State = Draining
-		}
+// noteStream notes what happened to a placement.
+func (s *State) noteStream(kind ChangeKind, n uint32, stream Stream, reason string) {
+	s.note(Change{
+		Kind: kind, Stream: stream, Origin: s.homeOf(n).origin.ID,
+		Generation: s.placed.records.at(n).generation, Reason: reason,
 	})
-}
-
-// DrainOver records that a drain's deadline has passed: the placements on the
-// origin go, and with them the sessions.
-type DrainOver struct{ ID OriginID }
-
-func (c DrainOver) apply(s *State) Result {
-	o, ok := s.origins[c.ID]
-	if !ok {
-		return Result{Err: ErrUnknownOrigin}
-	}
-	if o.DrainUntil.IsZero() || s.now.Before(o.DrainUntil) {
-		return Result{Err: ErrStale}
-	}
-	if o.DrainUntil.Equal(forever) {
-		return Result{Err: ErrStale}
-	}
-	next := *o
-	next.DrainUntil = forever
-	s.origins[c.ID] = &next
-	changes := s.dropPlacements(c.ID, Released, "drained")
-	return Result{Changes: append(changes, Change{Kind: OriginDrained, Origin: c.ID})}
-}
-
-// Ready ends a drain.
-type Ready struct{ ID OriginID }
-
-func (c Ready) apply(s *State) Result {
-	return s.changeOrigin(c.ID, OriginCameUp, func(o *Origin) {
-		o.DrainUntil = time.Time{}
-		if o.State == Draining {
-			o.State = Up
-		}
-	})
-}
-
-// Weigh sets the weight of an origin.
-type Weigh struct {
-	ID     OriginID
-	Weight uint32
-}
-
-func (c Weigh) apply(s *State) Result {
-	return s.changeOrigin(c.ID, OriginChanged, func(o *Origin) { o.Weight, o.WeightPinned = c.Weight, true })
-}
-
-// RemoveOrigin forgets an origin and its placements.
-type RemoveOrigin struct{ ID OriginID }
-
-func (c RemoveOrigin) apply(s *State) Result {
-	o, ok := s.origins[c.ID]
-	if !ok {
-		return Result{Err: ErrUnknownOrigin}
-	}
-	changes := s.dropPlacements(c.ID, Released, "origin removed")
-	delete(s.names.homes, home{o.ID, o.Incarnation})
-	delete(s.origins, c.ID)
-	return Result{Changes: append(changes, Change{Kind: OriginRemoved, Origin: c.ID})}
-}
-
-func (s *State) changeOrigin(id OriginID, kind ChangeKind, change func(*Origin)) Result {
-	o, ok := s.origins[id]
-	if !ok {
-		return Result{Err: ErrUnknownOrigin}
-	}
-	next := *o
-	change(&next)
-	s.origins[id] = &next
-	return Result{Changes: []Change{{Kind: kind, Origin: id}}}
-}
-
-// dropPlacements removes all placements on an origin, in the order of their
-// names so that every peer reports the same.
-func (s *State) dropPlacements(id OriginID, kind ChangeKind, reason string) []Change {
-	var changes []Change
-	for stream, e := range s.table.all() {
-		if e.home.id == id {
-			changes = append(changes, Change{Kind: kind, Stream: stream, Origin: id, Generation: e.generation, Reason: reason})
-		}
-	}
-	slices.SortFunc(changes, func(a, b Change) int { return a.Stream.Compare(b.Stream) })
-	for _, c := range changes {
-		s.remove(c.Stream)
-	}
-	return changes
 }

@@ -1,6 +1,9 @@
 package fsm
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Secret is a random value that the peers of a cluster share and nobody else
 // knows. Keys are derived from it. It prints as stars.
@@ -28,8 +31,9 @@ func (c Found) apply(s *State) Result {
 	if c.ID == "" || s.cluster.ID != "" {
 		return Result{}
 	}
-	s.cluster = Cluster(c)
-	return Result{Changes: []Change{{Kind: Founded}}}
+	s.cluster = Cluster{ID: strings.Clone(c.ID), Secret: c.Secret}
+	s.note(Change{Kind: Founded})
+	return Result{}
 }
 
 // Cluster returns what the cluster was founded with; ok is false before that.

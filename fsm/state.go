@@ -3,9 +3,9 @@ package fsm
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"iter"
-	"maps"
 	"slices"
 	"time"
 )
@@ -18,7 +18,11 @@ var (
 	ErrDraining      = errors.New("origin is draining")
 	ErrFull          = errors.New("cap reached")
 	ErrStale         = errors.New("command is based on older state")
+	ErrTooLong       = errors.New("name too long")
 )
+
+// MaxPart is how many bytes each part of the name of a placed stream may have.
+const MaxPart = 512
 
 // Limits caps what the state may hold. Zero means no cap.
 type Limits struct {
@@ -33,25 +37,17 @@ type State struct {
 	limits   Limits
 	index    uint64
 	sequence uint64 // commands applied, refused ones included
-	now      time.Time
+	now      int64  // unix ms: the latest stamp
 	cluster  Cluster
-	origins  map[OriginID]*Origin // values are replaced, never changed
-	streams  map[OriginID]int     // placements on the current incarnation
-	vhosts   map[string]int       // placements in each vhost
-	names    interner
-	table    table
+	homes    homes
+	placed   store
+	expiry   expiry
+	changes  []Change // made by the entry that is being applied
 }
 
 // NewState returns an empty state.
 func NewState(limits Limits) *State {
-	return &State{
-		limits:  limits,
-		origins: make(map[OriginID]*Origin),
-		streams: make(map[OriginID]int),
-		vhosts:  make(map[string]int),
-		names:   newInterner(),
-		table:   newTable(),
-	}
+	return &State{limits: limits, homes: newHomes(), placed: newStore(table{seed: maphash.MakeSeed()})}
 }
 
 // Index returns the log index of the last entry that was applied.
@@ -61,223 +57,222 @@ func (s *State) Index() uint64 { return s.index }
 // so placements take their generation from here and not from the index.
 func (s *State) Sequence() uint64 { return s.sequence }
 
-// Now returns the time inside the machine: the latest stamp of any command.
-func (s *State) Now() time.Time { return s.now }
+// Now returns the time inside the machine: the latest stamp of any entry.
+func (s *State) Now() time.Time { return timeOf(s.now) }
 
 // Len returns the number of placements.
-func (s *State) Len() int { return s.table.len }
+func (s *State) Len() int { return s.placed.len }
 
 // Origin returns one origin. The slices in it are shared: do not change them.
 func (s *State) Origin(id OriginID) (Origin, bool) {
-	o, ok := s.origins[id]
-	if !ok {
+	h := s.homes.byID[id]
+	if h == nil {
 		return Origin{}, false
 	}
-	return *o, true
+	return *h.origin, true
 }
 
 // Origins returns all origins ordered by id.
 func (s *State) Origins() []Origin {
-	all := make([]Origin, 0, len(s.origins))
-	for _, o := range s.origins {
-		all = append(all, *o)
+	all := make([]Origin, len(s.homes.ordered))
+	for i, h := range s.homes.ordered {
+		all[i] = *h.origin
 	}
-	slices.SortFunc(all, func(a, b Origin) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
 // StreamsOn returns how many streams are placed on an origin.
-func (s *State) StreamsOn(id OriginID) int { return s.streams[id] }
+func (s *State) StreamsOn(id OriginID) int {
+	h := s.homes.byID[id]
+	if h == nil {
+		return 0
+	}
+	return h.streams
+}
 
 // Placement returns where a stream is placed. Its holders are shared: do not
 // change them.
 func (s *State) Placement(stream Stream) (Placement, bool) {
-	e := s.table.get(stream)
-	if e == nil {
+	n, ok := s.placed.find(stream)
+	if !ok {
 		return Placement{}, false
 	}
-	return e.placement(stream), true
+	return s.placement(n, stream), true
 }
 
 // Placements yields all placements in no order.
 func (s *State) Placements() iter.Seq[Placement] {
 	return func(yield func(Placement) bool) {
-		for stream, e := range s.table.all() {
-			if !yield(e.placement(stream)) {
+		for n := range s.placed.records.used {
+			if s.placed.records.at(n).generation != 0 && !yield(s.placement(n, s.placed.stream(n))) {
 				return
 			}
 		}
 	}
 }
 
-// usable returns nil when stream may be placed on the given incarnation of an
-// origin now, by what is agreed; else the error that Place would return.
-func (s *State) usable(id OriginID, inc Incarnation) error {
-	o, ok := s.origins[id]
-	switch {
-	case !ok:
-		return ErrUnknownOrigin
-	case o.Incarnation != inc:
-		return ErrStale
-	case o.State == Down:
-		return ErrOriginDown
-	case o.State == Draining:
-		return ErrDraining
-	case o.MaxStreams > 0 && s.streams[id] >= int(o.MaxStreams):
-		return ErrFull
-	default:
-		return nil
-	}
-}
-
-// live reports whether a placement still leads to its origin.
-func (s *State) live(e *entry) bool {
-	o, ok := s.origins[e.home.id]
-	return ok && o.State != Down && o.Incarnation == e.home.incarnation
-}
-
-// entry is a placement as it is kept: immutable, its strings shared. One entry
-// a stream and a million streams are why it holds no more than this.
-type entry struct {
-	home       *home
-	generation uint64
-	placedAt   int64 // unix ms
-	idleSince  int64 // unix ms of the last holder's release; 0: held
-	holders    []Holder
-	publishing bool
-	orphaned   bool
-}
-
-// home is one incarnation of an origin, shared by the placements on it.
-type home struct {
-	id          OriginID
-	incarnation Incarnation
-}
-
-func (e *entry) placement(s Stream) Placement {
+func (s *State) placement(n uint32, stream Stream) Placement {
+	r := s.placed.records.at(n)
+	t := s.placed.tenures.at(r.tenure)
+	o := s.homes.slots[r.home].origin
 	return Placement{
-		Stream: s, Origin: e.home.id, Incarnation: e.home.incarnation, Generation: e.generation,
-		PlacedAt: time.UnixMilli(e.placedAt).UTC(), Publishing: e.publishing, Holders: e.holders,
-		IdleSince: timeOf(e.idleSince), Orphaned: e.orphaned,
+		Stream: stream, Origin: o.ID, Incarnation: o.Incarnation, Generation: r.generation,
+		PlacedAt: timeOf(r.placedAt()), Publishing: r.publishing(),
+		Holders: t.holders, IdleSince: timeOf(t.idleSince), Orphaned: t.orphaned,
 	}
 }
 
-// shards is how many pieces the table has. A snapshot shares all of them and
-// the first write to each then copies one: at a million streams some 250
-// entries, so that neither pauses the writer for long.
-const shards = 4096
-
-// table maps streams to entries, in shards that snapshots share.
-type table struct {
-	seed   maphash.Seed
-	shards []shard
-	len    int
-}
-
-type shard struct {
-	entries map[Stream]*entry
-	shared  bool // a snapshot reads entries: copy before writing
-}
-
-func newTable() table {
-	return table{seed: maphash.MakeSeed(), shards: make([]shard, shards)}
-}
-
-func (t *table) of(s Stream) *shard {
-	return &t.shards[maphash.Comparable(t.seed, s)%shards]
-}
-
-func (t *table) get(s Stream) *entry { return t.of(s).entries[s] }
-
-func (t *table) put(s Stream, e *entry) {
-	sh := t.own(s)
-	if _, ok := sh.entries[s]; !ok {
-		t.len++
-	}
-	sh.entries[s] = e
-}
-
-func (t *table) remove(s Stream) {
-	sh := t.own(s)
-	if _, ok := sh.entries[s]; ok {
-		t.len--
-		delete(sh.entries, s)
+// usable returns nil when a stream may be placed on the given incarnation of an
+// origin now, by what is agreed; else the error that Place would return.
+func (s *State) usable(id OriginID, inc Incarnation) (*home, error) {
+	h := s.homes.byID[id]
+	switch {
+	case h == nil:
+		return nil, ErrUnknownOrigin
+	case h.origin.Incarnation != inc:
+		return nil, ErrStale
+	case h.origin.State == Down:
+		return nil, ErrOriginDown
+	case h.origin.State == Draining:
+		return nil, ErrDraining
+	case h.full():
+		return nil, ErrFull
+	default:
+		return h, nil
 	}
 }
 
-// own returns the shard of s, no longer shared with any snapshot.
-func (t *table) own(s Stream) *shard {
-	sh := t.of(s)
-	if sh.entries == nil || sh.shared {
-		copied := make(map[Stream]*entry, len(sh.entries)+1)
-		maps.Copy(copied, sh.entries)
-		sh.entries, sh.shared = copied, false
+// room returns nil when the caps allow one more placement.
+func (s *State) room(vhost string) error {
+	if m := s.limits.Placements; m > 0 && s.placed.len >= m {
+		return fmt.Errorf("%w: %d placements", ErrFull, m)
 	}
-	return sh
-}
-
-func (t *table) all() iter.Seq2[Stream, *entry] {
-	return func(yield func(Stream, *entry) bool) {
-		for i := range t.shards {
-			for s, e := range t.shards[i].entries {
-				if !yield(s, e) {
-					return
-				}
-			}
-		}
+	if m := s.limits.PlacementsPerVHost; m > 0 && s.placed.vhosts[vhost] >= m {
+		return fmt.Errorf("%w: %d placements in vhost %s", ErrFull, m, vhost)
 	}
+	return nil
 }
 
-// interner keeps one copy of what a million placements have in common, as long
-// as one of them has it.
-type interner struct {
-	texts   map[string]*sharedText
-	homes   map[home]*home
-	holders map[Holder][]Holder
+// live reports whether a placement still leads to its origin. That it is of the
+// present incarnation goes without saying: those of others are gone.
+func (s *State) live(n uint32) bool { return s.homeOf(n).origin.State != Down }
+
+func (s *State) homeOf(n uint32) *home { return s.homes.slots[s.placed.records.at(n).home] }
+
+// insert places a stream that is not placed. Of the record, generation and stamp
+// are given.
+func (s *State) insert(stream Stream, h *home, r record, t tenure) uint32 {
+	st := &s.placed
+	r.path = st.paths.take(stream.VHost, stream.App, &st.table)
+	r.tenure = st.tenures.take(t)
+	r.home = h.slot
+	n := st.add(r, stream.Name)
+	h.append(n, &st.records)
+	return n
 }
 
-type sharedText struct {
-	text string
-	uses int
-}
-
-func newInterner() interner {
-	return interner{texts: make(map[string]*sharedText), homes: make(map[home]*home), holders: make(map[Holder][]Holder)}
-}
-
-func (n *interner) take(text string) string {
-	t, ok := n.texts[text]
-	if !ok {
-		t = &sharedText{text: text}
-		n.texts[text] = t
+// place places a stream that is not placed, now.
+func (s *State) place(stream Stream, h *home, publishing bool, t tenure) uint32 {
+	n := s.insert(stream, h, record{generation: s.sequence, stamp: stampOf(s.now, publishing, len(stream.Name))}, t)
+	if t.idleSince != 0 {
+		s.watch(n)
 	}
-	t.uses++
-	return t.text
+	return n
 }
 
-func (n *interner) giveBack(text string) {
-	if t := n.texts[text]; t != nil {
-		if t.uses--; t.uses == 0 {
-			delete(n.texts, text)
-		}
+// remove forgets a placement.
+func (s *State) remove(n uint32) {
+	s.homeOf(n).unlink(n, &s.placed.records)
+	s.placed.remove(n)
+}
+
+// setTenure changes who holds a placement, and watches it when nobody does.
+func (s *State) setTenure(n uint32, t tenure) {
+	s.placed.setTenure(n, t)
+	if t.idleSince != 0 {
+		s.watch(n)
 	}
 }
 
-func (n *interner) home(id OriginID, inc Incarnation) *home {
-	h := home{id, inc}
-	if known, ok := n.homes[h]; ok {
-		return known
-	}
-	n.homes[h] = &h
-	return &h
+// home is an origin and the placements on it: a list through their records, so
+// that all of them can go without a look at the others.
+type home struct {
+	origin      *Origin // replaced, never changed: snapshots share it
+	slot        uint32
+	streams     int
+	first, last uint32 // records, oldest first; or none
 }
 
-// only returns the list of one holder, the same one each time.
-func (n *interner) only(h Holder) []Holder {
-	if known, ok := n.holders[h]; ok {
-		return known
+func (h *home) full() bool { return h.origin.MaxStreams > 0 && h.streams >= int(h.origin.MaxStreams) }
+
+// append puts a new record at the end of the list.
+func (h *home) append(n uint32, records *arena[record]) {
+	r := records.edit(n)
+	r.prev, r.next = h.last, none
+	if h.last == none {
+		h.first = n
+	} else {
+		records.edit(h.last).next = n
 	}
-	list := []Holder{h}
-	n.holders[h] = list
-	return list
+	h.last = n
+	h.streams++
+}
+
+// unlink takes a record out of the list.
+func (h *home) unlink(n uint32, records *arena[record]) {
+	r := *records.at(n)
+	if r.prev == none {
+		h.first = r.next
+	} else {
+		records.edit(r.prev).next = r.next
+	}
+	if r.next == none {
+		h.last = r.prev
+	} else {
+		records.edit(r.next).prev = r.prev
+	}
+	h.streams--
+}
+
+// homes holds the origins.
+type homes struct {
+	byID    map[OriginID]*home
+	ordered []*home // by id: no choice has to sort them
+	slots   []*home // by home.slot; nil: free
+	free    []uint32
+}
+
+func newHomes() homes { return homes{byID: make(map[OriginID]*home)} }
+
+func (hs *homes) find(id OriginID) (at int, known bool) {
+	return slices.BinarySearchFunc(hs.ordered, id, func(h *home, id OriginID) int { return cmp.Compare(h.origin.ID, id) })
+}
+
+// put records an origin, a new one or the next state of a known one.
+func (hs *homes) put(o *Origin) *home {
+	if h := hs.byID[o.ID]; h != nil {
+		h.origin = o
+		return h
+	}
+	h := &home{origin: o, first: none, last: none}
+	if last := len(hs.free) - 1; last >= 0 {
+		h.slot, hs.free = hs.free[last], hs.free[:last]
+		hs.slots[h.slot] = h
+	} else {
+		h.slot = uint32(len(hs.slots))
+		hs.slots = append(hs.slots, h)
+	}
+	hs.byID[o.ID] = h
+	at, _ := hs.find(o.ID)
+	hs.ordered = slices.Insert(hs.ordered, at, h)
+	return h
+}
+
+// remove forgets an origin without placements.
+func (hs *homes) remove(h *home) {
+	at, _ := hs.find(h.origin.ID)
+	hs.ordered = slices.Delete(hs.ordered, at, at+1)
+	delete(hs.byID, h.origin.ID)
+	hs.slots[h.slot] = nil
+	hs.free = append(hs.free, h.slot)
 }

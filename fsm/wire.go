@@ -152,14 +152,17 @@ func (r *reader) owns() []string {
 	return list
 }
 
-func (r *reader) time() time.Time {
+// millis reads a time in unix ms.
+func (r *reader) millis() int64 {
 	ms := r.varint()
 	if ms < -latest || ms > latest {
 		r.fail("time out of range")
-		return time.Time{}
+		return 0
 	}
-	return timeOf(ms)
+	return ms
 }
+
+func (r *reader) time() time.Time { return timeOf(r.millis()) }
 
 // flags reads n flags.
 func (r *reader) flags(n int) byte {

@@ -25,8 +25,6 @@ type Decider struct {
 	loads   map[lb.OriginID]lb.Load
 	retired map[lb.OriginID]lb.Incarnation // the run before the current one
 	coming  map[lb.OriginID]int            // streams chosen for it and not yet placed
-	idle    queue                          // placements without holders
-	orphans queue                          // those of lost peers
 }
 
 // New returns a decider for an empty state. Run must run.
@@ -62,10 +60,7 @@ func (d *Decider) Follow(s *fsm.State, results ...fsm.Result) {
 }
 
 func (d *Decider) follow(s *fsm.State, change fsm.Change) {
-	if !change.Stream.IsZero() {
-		if p, placed := s.Placement(change.Stream); placed && len(p.Holders) == 0 {
-			d.await(p)
-		}
+	if change.Origin == "" || !change.Stream.IsZero() {
 		return
 	}
 	if o, known := s.Origin(change.Origin); known {
@@ -82,15 +77,9 @@ func (d *Decider) follow(s *fsm.State, change fsm.Change) {
 func (d *Decider) Reset(s *fsm.State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.idle, d.orphans = nil, nil
 	clear(d.coming)
 	for _, o := range s.Origins() {
 		d.tracker.Watch(o)
-	}
-	for p := range s.Placements() {
-		if len(p.Holders) == 0 {
-			d.await(p)
-		}
 	}
 }
 

@@ -174,7 +174,10 @@ func (b *Balancer) Explain(_ context.Context, w lb.Want) (lb.Explanation, error)
 
 // expire ends what time ends: placements without holders and drains.
 func (b *Balancer) expire(ctx context.Context) {
-	const tick = 100 * time.Millisecond
+	const (
+		tick  = 100 * time.Millisecond
+		batch = 1000 // commands for which the others wait
+	)
 	pace := time.NewTicker(tick)
 	defer pace.Stop()
 	for {
@@ -183,7 +186,7 @@ func (b *Balancer) expire(ctx context.Context) {
 			return
 		case now := <-pace.C:
 			b.mu.Lock()
-			for _, c := range b.decider.Due(b.state, now) {
+			for _, c := range b.state.Due(now, batch) {
 				b.apply(c)
 			}
 			b.mu.Unlock()

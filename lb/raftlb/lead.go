@@ -25,6 +25,7 @@ type leadership struct {
 
 const (
 	duePace         = 100 * time.Millisecond
+	dueBatch        = 1000 // commands
 	questionTimeout = 2 * time.Second
 	placeTries      = 3 // the origin that was chosen may go down before the command is applied
 )
@@ -92,14 +93,10 @@ func (l *leadership) keepTime(ctx context.Context) {
 		case now := <-pace.C:
 			var commands []fsm.Command
 			l.node.View(func(s *fsm.State) {
-				commands = append(l.decider.Due(s, now), l.leases.due(s, now)...)
+				commands = append(s.Due(now, dueBatch), l.leases.due(s, now)...)
 			})
-			if len(commands) == 0 {
-				continue
-			}
-			if _, err := l.node.Propose(ctx, commands...); err != nil {
-				// It may be lost: look at the whole state again.
-				l.node.View(func(s *fsm.State) { l.decider.Reset(s) })
+			if len(commands) > 0 {
+				_, _ = l.node.Propose(ctx, commands...) // the next turn finds again what was not agreed
 			}
 		}
 	}
