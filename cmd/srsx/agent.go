@@ -68,11 +68,11 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 	metrics := proxy.NewMetrics(a.registry)
 	// All ports first: a peer that cannot have one of them starts nothing.
 	defer a.closeListeners()
-	if err := a.listen(ctx, metrics); err != nil {
+	if err = a.listen(ctx, metrics); err != nil {
 		return err
 	}
 	l := c.sections.Limits
-	a.balancer = memlb.New(memlb.Config{
+	a.balancer = memlb.New(memlb.Config{ //nolint:contextcheck // it outlives the sessions that release to it: Close ends it
 		Peer: a.node, Policy: c.policy(), TTL: c.originTTL,
 		Limits: fsm.Limits{
 			Origins:            limit(l.Origins, maxOrigins),

@@ -84,7 +84,7 @@ func newApp(p process) *cli.App {
 					return err
 				}
 				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", c.App.Version)
-				return err //nolint:wrapcheck // the terminal's own
+				return err
 			},
 		}, completionCommand(p)),
 	}
@@ -109,7 +109,7 @@ func needsCommand(c *cli.Context) error {
 	if c.Args().Present() {
 		return usageError{fmt.Sprintf("no command %q; see srsx help", c.Args().First())}
 	}
-	return cli.ShowAppHelp(c) //nolint:wrapcheck // the terminal's own
+	return cli.ShowAppHelp(c)
 }
 
 func noArguments(c *cli.Context) error {
@@ -208,7 +208,7 @@ func agentCommand(p process) *cli.Command {
 		}
 		if loaded.check {
 			_, err := fmt.Fprintln(p.stdout, "configuration is valid")
-			return err //nolint:wrapcheck // the terminal's own
+			return err
 		}
 		return runAgent(c.Context, from, loaded, p)
 	}
@@ -241,7 +241,7 @@ func completionCommand(p process) *cli.Command {
 				return err
 			}
 			_, err = fmt.Fprint(p.stdout, script)
-			return err //nolint:wrapcheck // the terminal's own
+			return err
 		},
 	}
 }
@@ -265,7 +265,7 @@ _srsx() {
 compdef _srsx srsx
 `, nil
 	case "fish":
-		return app.ToFishCompletion() //nolint:wrapcheck // cannot fail for a valid app
+		return app.ToFishCompletion()
 	default:
 		return "", usageError{fmt.Sprintf("no completion for %q; bash, zsh and fish have one", shell)}
 	}

@@ -87,11 +87,11 @@ func (c *config) validate() error {
 	}
 	if c.static != "" {
 		if info, err := os.Stat(c.static); err != nil || !info.IsDir() {
-			return fmt.Errorf("static: %q is not a folder", c.static) //nolint:err113 // for the operator
+			return fmt.Errorf("static: %q is not a folder", c.static)
 		}
 	}
 	if c.graceQuit > c.forceQuit {
-		return errors.New("PROXY_GRACE_QUIT_TIMEOUT is longer than PROXY_FORCE_QUIT_TIMEOUT") //nolint:err113 // for the operator
+		return errors.New("PROXY_GRACE_QUIT_TIMEOUT is longer than PROXY_FORCE_QUIT_TIMEOUT")
 	}
 	_, err := c.staticOrigins()
 	return err
@@ -120,9 +120,9 @@ func (c *config) staticOrigins() ([]lb.Registration, error) {
 	for i, o := range c.sections.Origins {
 		switch {
 		case o.ID == "":
-			return nil, fmt.Errorf("origins[%d]: id is missing", i) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("origins[%d]: id is missing", i)
 		case seen[o.ID]:
-			return nil, fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID)
 		}
 		seen[o.ID] = true
 		if !o.isStatic() {
@@ -142,7 +142,7 @@ func (c *config) staticOrigins() ([]lb.Registration, error) {
 		var err error
 		if list[i], err = rules.Registration(b); err != nil {
 			// The fields are those of a heartbeat; the file's ip is address.
-			return nil, fmt.Errorf("origin %q: %s", b.Server, strings.Replace(err.Error(), "field ip", "field address", 1)) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("origin %q: %s", b.Server, strings.Replace(err.Error(), "field ip", "field address", 1))
 		}
 		list[i].Origin.Static, list[i].Replace = true, true
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,7 +76,7 @@ func readFile(path string, into *sections) (map[string]string, error) {
 	}
 	document, err := parser.ParseBytes(b, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s", path, briefly(err)) //nolint:err113 // for the operator
+		return nil, fmt.Errorf("%s: %s", path, briefly(err))
 	}
 	values := make(map[string]string)
 	for _, doc := range document.Docs {
@@ -86,7 +85,7 @@ func readFile(path string, into *sections) (map[string]string, error) {
 		}
 		mapping, ok := doc.Body.(*ast.MappingNode)
 		if !ok {
-			return nil, fmt.Errorf("%s: want key: value", path) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("%s: want key: value", path)
 		}
 		for _, entry := range mapping.Values {
 			if err := readEntry(entry, values, into); err != nil {
@@ -104,7 +103,7 @@ func readEntry(entry *ast.MappingValueNode, values map[string]string, into *sect
 		return readSection(key, entry.Value, place)
 	}
 	if !slices.Contains(fileKeys(), key) {
-		return fmt.Errorf("unknown key %q; allowed: %s", key, strings.Join(fileKeys(), ", ")) //nolint:err113 // for the operator
+		return fmt.Errorf("unknown key %q; allowed: %s", key, strings.Join(fileKeys(), ", "))
 	}
 	if values[key], err = scalar(entry.Value); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
@@ -121,7 +120,7 @@ func readSection(key string, node ast.Node, place any) error {
 	if _, ok := errors.AsType[*yaml.UnknownFieldError](err); ok {
 		text += "; allowed: " + strings.Join(keysOf(reflect.TypeOf(place)), ", ")
 	}
-	return errors.New(text) //nolint:err113 // for the operator
+	return errors.New(text)
 }
 
 // keysOf lists the keys of a section or of the entries of one.
@@ -130,8 +129,8 @@ func keysOf(t reflect.Type) []string {
 		t = t.Elem()
 	}
 	var keys []string
-	for i := range t.NumField() {
-		keys = append(keys, t.Field(i).Tag.Get("yaml"))
+	for field := range t.Fields() {
+		keys = append(keys, field.Tag.Get("yaml"))
 	}
 	return keys
 }
@@ -173,7 +172,7 @@ func scalar(node ast.Node) (string, error) {
 		parts := make([]string, len(n.Values))
 		for i, value := range n.Values {
 			if _, nested := value.(*ast.SequenceNode); nested {
-				return "", errors.New("a list within a list") //nolint:err113 // for the operator
+				return "", errors.New("a list within a list")
 			}
 			var err error
 			if parts[i], err = scalar(value); err != nil {
@@ -182,35 +181,32 @@ func scalar(node ast.Node) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	default:
-		return "", errors.New("want a value or a list of values") //nolint:err113 // for the operator
+		return "", errors.New("want a value or a list of values")
 	}
 }
 
 // readDotEnv reads NAME=value lines, with # comments and optional quotes.
 func readDotEnv(path string) (map[string]string, error) {
-	f, err := os.Open(path)
+	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no file sets nothing
+		return nil, nil // no file sets nothing
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read environment file: %w", err)
 	}
-	defer f.Close()
 	values := make(map[string]string)
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+	n := 0
+	for line := range strings.Lines(string(content)) {
+		n++
+		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
 		if !ok {
-			return nil, fmt.Errorf("%s:%d: no NAME=value", path, n) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("%s:%d: no NAME=value", path, n)
 		}
 		values[strings.TrimSpace(name)] = unquote(strings.TrimSpace(value))
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read environment file: %w", err)
 	}
 	return values, nil
 }

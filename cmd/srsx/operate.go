@@ -93,11 +93,11 @@ func (o operator) list(name, usage, key, path string, cols columns) *cli.Command
 func (o operator) rows(c *cli.Context, api *admin.Client, path, key string, cols columns) error {
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
-		return err //nolint:wrapcheck // the terminal's own
+		return err
 	}
 	var body struct {
 		Data map[string]json.RawMessage `json:"data"`
@@ -116,7 +116,7 @@ func (o operator) rows(c *cli.Context, api *admin.Client, path, key string, cols
 func decodeNumbers(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	return d.Decode(into) //nolint:wrapcheck // wrapped by the caller
+	return d.Decode(into)
 }
 
 func printTable(w io.Writer, cols columns, rows []map[string]any) {
@@ -146,11 +146,11 @@ func printTable(w io.Writer, cols columns, rows []map[string]any) {
 func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
-		return err //nolint:wrapcheck // the terminal's own
+		return err
 	}
 	var body struct {
 		Data json.RawMessage `json:"data"`
@@ -163,7 +163,7 @@ func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	_, err = fmt.Fprintln(o.p.stdout, out.String())
-	return err //nolint:wrapcheck // the terminal's own
+	return err
 }
 
 // change sends a write. It says nothing when it is done, as Unix commands do;
@@ -171,12 +171,12 @@ func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 func (o operator) change(c *cli.Context, api *admin.Client, method, path string, body any) error {
 	answer, err := api.Call(c.Context, method, path, body)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
 	}
-	return err //nolint:wrapcheck // the terminal's own
+	return err
 }
 
 func operatorCommands(p process) []*cli.Command {
@@ -282,7 +282,7 @@ func (o operator) explain(c *cli.Context, api *admin.Client, path string) error 
 	}
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	var body struct {
 		Data struct {
@@ -307,10 +307,10 @@ func (o operator) explain(c *cli.Context, api *admin.Client, path string) error 
 }
 
 func (o operator) watch(c *cli.Context, api *admin.Client) error {
-	return api.Events(c.Context, func(event []byte) error { //nolint:wrapcheck // the API's own words
+	return api.Events(c.Context, func(event []byte) error {
 		if c.String("format") == "json" {
 			_, err := fmt.Fprintf(o.p.stdout, "%s\n", event)
-			return err //nolint:wrapcheck // the terminal's own
+			return err
 		}
 		var e struct{ At, Kind, Stream, Origin, From, Reason string }
 		if err := json.Unmarshal(event, &e); err != nil {
@@ -324,7 +324,7 @@ func (o operator) watch(c *cli.Context, api *admin.Client) error {
 			line += "  (" + e.Reason + ")"
 		}
 		_, err := fmt.Fprintln(o.p.stdout, line)
-		return err //nolint:wrapcheck // the terminal's own
+		return err
 	})
 }
 

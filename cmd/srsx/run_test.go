@@ -83,7 +83,7 @@ func TestOnePeerCarriesRealStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer publisher.Close()
-	if err := publisher.Publish("mine?token=secret"); err != nil {
+	if err = publisher.Publish("mine?token=secret"); err != nil {
 		t.Fatal(err)
 	}
 	sending, stop := context.WithCancel(context.Background())

@@ -74,7 +74,7 @@ func (w watched) Accept() (net.Conn, error) {
 	if err != nil {
 		w.stopped(err)
 	}
-	return conn, err //nolint:wrapcheck // the server looks for net.ErrClosed
+	return conn, err
 }
 
 // watch has the process end when a listener stops before closing is set.

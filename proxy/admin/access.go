@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 )
 
@@ -97,7 +97,7 @@ func (a Access) ownOrigin(r *http.Request) bool {
 // rates limits registrations by address: each one may cost a probe.
 type rates struct {
 	mu    sync.Mutex
-	known *lru.Cache[netip.Addr, *rate.Limiter] // guarded by mu
+	known map[netip.Addr]*rate.Limiter // guarded by mu
 }
 
 const (
@@ -106,21 +106,28 @@ const (
 	ratesKept     = 4096 // addresses
 )
 
-func newRates() *rates {
-	known, err := lru.New[netip.Addr, *rate.Limiter](ratesKept)
-	if err != nil {
-		panic(err) // the size is a constant above zero
-	}
-	return &rates{known: known}
-}
+func newRates() *rates { return &rates{known: make(map[netip.Addr]*rate.Limiter)} }
 
 func (l *rates) allow(addr netip.Addr) bool {
 	l.mu.Lock()
-	limiter, ok := l.known.Get(addr)
+	defer l.mu.Unlock()
+	limiter, ok := l.known[addr]
 	if !ok {
+		if len(l.known) >= ratesKept {
+			l.forgetQuiet()
+		}
 		limiter = rate.NewLimiter(registerRate, registerBurst)
-		l.known.Add(addr, limiter)
+		l.known[addr] = limiter
 	}
-	l.mu.Unlock()
 	return limiter.Allow()
+}
+
+// forgetQuiet drops the addresses whose bucket is full again: they lose
+// nothing by it. When all are busy, all are dropped, so that the table is
+// bounded whoever calls.
+func (l *rates) forgetQuiet() {
+	maps.DeleteFunc(l.known, func(_ netip.Addr, limiter *rate.Limiter) bool { return limiter.Tokens() >= registerBurst })
+	if len(l.known) >= ratesKept {
+		clear(l.known)
+	}
 }

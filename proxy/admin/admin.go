@@ -123,7 +123,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return err //nolint:wrapcheck // the listener names itself
+	return err
 }
 
 // ServeHTTP serves one request, unknown paths and methods included: they get
@@ -259,7 +259,7 @@ func (s *Server) Versions() http.Handler {
 	})
 }
 
-func (s *Server) livez(*http.Request) (map[string]any, error) { return nil, nil } //nolint:nilnil // the empty answer is the answer
+func (s *Server) livez(*http.Request) (map[string]any, error) { return nil, nil }
 
 func (s *Server) readyz(*http.Request) (map[string]any, error) {
 	if s.draining.Load() {

@@ -122,7 +122,7 @@ func (c *Client) Events(ctx context.Context, each func(event []byte) error) erro
 		}
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the caller ended it
+		return nil // the caller ended it
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("events of %s: %w", c.base, err)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -83,8 +84,8 @@ func (s *summaries) UnmarshalJSON(b []byte) error {
 			System fields `json:"system"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(b, &flat) != nil || json.Unmarshal(b, &deep) != nil {
-		return nil // a report that cannot be read refuses no origin
+	if errors.Join(json.Unmarshal(b, &flat), json.Unmarshal(b, &deep)) != nil {
+		return nil //nolint:nilerr // a report that cannot be read refuses no origin
 	}
 	if flat.CPUPercent == nil {
 		flat = deep.Data.System
@@ -106,7 +107,7 @@ func (s *Server) register(r *http.Request) (map[string]any, error) {
 		return nil, err
 	}
 	var beat Heartbeat
-	if err := decode(r, &beat); err != nil {
+	if err = decode(r, &beat); err != nil {
 		return nil, err
 	}
 	registration, err := s.config.Origins.Registration(beat)
@@ -175,8 +176,10 @@ func (o OriginRules) Registration(b Heartbeat) (lb.Registration, error) {
 		in           []string
 		out          *[]string
 	}{
-		{"rtmp", "", b.RTMP, &origin.Endpoints.RTMP}, {"http", "", b.HTTP, &origin.Endpoints.HTTP},
-		{"api", "", b.API, &origin.Endpoints.API}, {"srt", "udp", b.SRT, &origin.Endpoints.SRT},
+		{"rtmp", "", b.RTMP, &origin.Endpoints.RTMP},
+		{"http", "", b.HTTP, &origin.Endpoints.HTTP},
+		{"api", "", b.API, &origin.Endpoints.API},
+		{"srt", "udp", b.SRT, &origin.Endpoints.SRT},
 		{"rtc", "udp", b.RTC, &origin.Endpoints.RTC},
 	} {
 		for _, text := range list.in {
@@ -206,14 +209,14 @@ func parseEndpoint(text, host, scheme string) (string, error) {
 		given, rest = scheme, text
 	}
 	if given != "" && given != "tcp" && given != "udp" {
-		return "", fmt.Errorf("has a scheme that is neither tcp nor udp: %q", text) //nolint:err113 // for the caller of the API
+		return "", fmt.Errorf("has a scheme that is neither tcp nor udp: %q", text)
 	}
 	name, port, err := net.SplitHostPort(rest)
 	if err != nil {
 		name, port = "", rest
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("has no port: %q", text) //nolint:err113 // for the caller of the API
+		return "", fmt.Errorf("has no port: %q", text)
 	}
 	if addr, err := netip.ParseAddr(name); name == "" || name == "*" || err == nil && addr.IsUnspecified() {
 		name = host
@@ -239,10 +242,10 @@ func (o OriginRules) admit(origin lb.Origin, caller netip.Addr) error {
 			}
 			host, port, err := net.SplitHostPort(rest)
 			if err != nil {
-				return badField(lb.Protocol(i).String(), "is not host:port") //nolint:gosec // five protocols
+				return badField(lb.Protocol(i).String(), "is not host:port")
 			}
 			if host != origin.IP {
-				if err := o.admitHost(lb.Protocol(i).String(), host, caller); err != nil { //nolint:gosec // five protocols
+				if err := o.admitHost(lb.Protocol(i).String(), host, caller); err != nil {
 					return err
 				}
 			}
