@@ -43,10 +43,20 @@ func run(ctx context.Context, p process) int {
 		return exitDone
 	}
 	_, _ = fmt.Fprintf(p.stderr, "srsx: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-	if _, ok := errors.AsType[usageError](err); ok {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitRefused
+}
+
+// isUsage reports whether an error is one of usage, ours or the library's, such
+// as help for a command that there is not.
+func isUsage(err error) bool {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[cli.ExitCoder](err)
+	return ok
 }
 
 // unknownFlag says which flags there are, as the library does not.
@@ -107,9 +117,12 @@ func each(commands []*cli.Command, do func(*cli.Command)) {
 // needsCommand is the action of a command that only has others below it.
 func needsCommand(c *cli.Context) error {
 	if c.Args().Present() {
-		return usageError{fmt.Sprintf("no command %q; see srsx help", c.Args().First())}
+		return usageError{fmt.Sprintf("no command %q; see %s help", c.Args().First(), c.Command.HelpName)}
 	}
-	return cli.ShowAppHelp(c)
+	if len(c.Lineage()) <= 2 { // the app itself
+		return cli.ShowAppHelp(c)
+	}
+	return cli.ShowSubcommandHelp(c)
 }
 
 func noArguments(c *cli.Context) error {
@@ -153,7 +166,11 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 			}
 		}
 	}
-	return append(append(done, options...), arguments...), nil
+	done = append(done, options...)
+	if slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "-") }) {
+		done = append(done, "--") // they stood behind one
+	}
+	return append(done, arguments...), nil
 }
 
 func indexOf(commands []*cli.Command, name string) int {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,9 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"srsx/fsm"
+	"srsx/proxy"
 )
 
 // sections are the keys of the file that have no flag.
@@ -65,6 +69,26 @@ type limitEntry struct {
 	SessionRatePerClient   float64 `yaml:"session_rate_per_client"`
 	PlacementRate          float64 `yaml:"placement_rate"`
 	PlacementRatePerClient float64 `yaml:"placement_rate_per_client"`
+}
+
+// state is what of the limits the state machine keeps: there zero means none,
+// in the file a negative number does.
+func (l limitEntry) state() fsm.Limits {
+	limit := func(n, standard int) int { return max(cmp.Or(n, standard), 0) }
+	return fsm.Limits{
+		Origins:            limit(l.Origins, maxOrigins),
+		Placements:         limit(l.Placements, maxPlacements),
+		PlacementsPerVHost: limit(l.PlacementsPerVHost, 0),
+	}
+}
+
+// clients is what of the limits the router keeps.
+func (l limitEntry) clients() proxy.Limits {
+	return proxy.Limits{
+		Sessions: l.Sessions, SessionsPerClient: l.SessionsPerClient,
+		SessionRate: l.SessionRate, SessionRatePerClient: l.SessionRatePerClient,
+		PlacementRate: l.PlacementRate, PlacementRatePerClient: l.PlacementRatePerClient,
+	}
 }
 
 // readFile reads a YAML file: the keys that are settings come back as they are

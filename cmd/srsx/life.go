@@ -151,8 +151,8 @@ func (a *agent) announce(ctx context.Context, stdout io.Writer) {
 		}
 	}
 	if a.insecure() {
-		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and neither -token nor -register-token is set: "+
-			"anybody who reaches it may register an origin in -origin-allow")
+		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and -register-token is not set: "+
+			"anybody who reaches it may register an origin in -origin-allow and get streams")
 	}
 	if a.config.dev {
 		a.announceDev(stdout)

@@ -83,9 +83,9 @@ func settings() []setting {
 		secret("token", "PROXY_TOKEN", "bearer token of the system API", func(c *config) *string { return &c.token }),
 		secret("register-token", "PROXY_REGISTER_TOKEN", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
 		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so", func(c *config) *time.Duration { return &c.readyGrace }),
-		duration("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
+		positive("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
 		text("static", "PROXY_STATIC_FILES", "", "folder served by -http (default: built-in player page)", func(c *config) *string { return &c.static }),
-		duration("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),
+		positive("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),
 		duration("relay-tick", "PROXY_RELAY_TICK", "5ms", "batching of wake-ups; this version relays at once", func(c *config) *time.Duration { return &c.relayTick }),
 		duration("slow-start", "PROXY_SLOW_START", "30s", "time in which an origin that came up reaches its share", func(c *config) *time.Duration { return &c.slowStart }),
 		{name: "role", env: "PROXY_ROLE", standard: "proxy", usage: "what this peer does: proxy", set: oneOf("proxy")},
@@ -229,6 +229,19 @@ func duration(name, env, standard, usage string, field func(*config) *time.Durat
 		*field(c) = d
 		return nil
 	}}
+}
+
+// positive is a duration that cannot be zero.
+func positive(name, env, standard, usage string, field func(*config) *time.Duration) setting {
+	s := duration(name, env, standard, usage, field)
+	set := s.set
+	s.set = func(c *config, value string) error {
+		if err := set(c, value); err != nil || *field(c) > 0 {
+			return err
+		}
+		return fmt.Errorf("%q is not above zero", value)
+	}
+	return s
 }
 
 func networks(name, env, standard, usage string, field func(*config) *proxy.Networks) setting {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"maps"
@@ -14,6 +15,8 @@ import (
 	"sync"
 
 	"golang.org/x/time/rate"
+
+	"srsx/proxy"
 )
 
 // Access says who may use the API.
@@ -70,7 +73,20 @@ func fromThisHost(r *http.Request) bool {
 			return false
 		}
 	}
-	return addrOf(r).IsLoopback()
+	peer, known := r.Context().Value(peerKey{}).(netip.Addr)
+	return addrOf(r).IsLoopback() && (!known || peer.IsLoopback())
+}
+
+// peerKey is where [withPeer] keeps the address that connected.
+type peerKey struct{}
+
+// withPeer keeps who connected, whatever a PROXY protocol header says: one that
+// claims loopback is believed only from loopback.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if tcp, ok := proxy.TCPConn(conn); ok {
+		return context.WithValue(ctx, peerKey{}, proxy.AddrPortOf(tcp.RemoteAddr()).Addr())
+	}
+	return ctx
 }
 
 func (a Access) knownHost(host string) bool {

@@ -70,6 +70,9 @@ func (s *Server) origin(r *http.Request) (map[string]any, error) {
 	return data(viewOrigin(o)), nil
 }
 
+// MaxWeight is the highest weight of an origin.
+const MaxWeight = 10000
+
 // changeOrigin is PUT .../drain {"deadline":"10m"}, .../ready {}, .../weight
 // {"weight":N}.
 func (s *Server) changeOrigin(r *http.Request) (map[string]any, error) {
@@ -88,9 +91,8 @@ func (s *Server) changeOrigin(r *http.Request) (map[string]any, error) {
 	case "ready":
 		err = s.config.Balancer.Ready(r.Context(), id)
 	case "weight":
-		const highest = 10000
-		if body.Weight == nil || *body.Weight > highest {
-			return nil, badField("weight", "is not a number from 0 to 10000")
+		if body.Weight == nil || *body.Weight > MaxWeight {
+			return nil, badField("weight", fmt.Sprintf("is not a number from 0 to %d", MaxWeight))
 		}
 		err = s.config.Balancer.SetWeight(r.Context(), id, *body.Weight)
 	default:
@@ -197,9 +199,10 @@ func (s *Server) placement(r *http.Request) (map[string]any, error) {
 	return data(viewPlacement(p, s.config.Sessions.StreamSessions(p.Stream))), nil
 }
 
-// explain is for the protocol in ?protocol= (default rtmp).
+// explain is for the protocol in ?protocol= (default rtmp), from this peer: an
+// origin that it cannot connect to is passed over.
 func (s *Server) explain(r *http.Request) (map[string]any, error) {
-	want := lb.Want{Stream: stream(r)}
+	want := lb.Want{Stream: stream(r), Avoid: s.config.Sessions.Ejected()}
 	switch p := r.URL.Query().Get("protocol"); p {
 	case "", "rtmp":
 		want.Protocol = lb.RTMP
