@@ -186,6 +186,9 @@ func TestBashCompletesCommandsAndFlags(t *testing.T) {
 		"srsx placement ":  {"list", "get", "explain", "move", "forget", "history", "watch"},
 		"srsx placement m": {"move"},
 		"srsx agent -sys":  {"-system-api"},
+		"srsx agent --sys": {"--system-api"},
+		"srsx agent --":    {"--rtmp", "--system-api"},
+		"srsx members -":   {"--addr", "--format"},
 	} {
 		words := strings.Split(typed, " ")
 		ask := fmt.Sprintf("%s\nCOMP_WORDS=(%s '%s'); COMP_CWORD=%d; _srsx; printf '%%s\\n' \"${COMPREPLY[@]}\"",
