@@ -43,7 +43,7 @@ func OpenDataDir(path string) (*DataDir, error) {
 		return nil, fmt.Errorf("open lock of data directory: %w", err)
 	}
 	d := &DataDir{path: path, lock: lock}
-	if err := lockExclusively(lock); err != nil {
+	if err = lockExclusively(lock); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

@@ -10,11 +10,11 @@ import (
 	"srsx/proxy"
 )
 
-func vhosts(t testing.TB, names ...string) proxy.VHosts {
-	t.Helper()
+func vhosts(tb testing.TB, names ...string) proxy.VHosts {
+	tb.Helper()
 	v, err := proxy.NewVHosts(names...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v
 }

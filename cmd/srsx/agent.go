@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"srsx/cluster"
-	"srsx/fsm"
 	"srsx/lb"
 	"srsx/lb/memlb"
 	"srsx/proxy"
@@ -68,25 +67,16 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 	metrics := proxy.NewMetrics(a.registry)
 	// All ports first: a peer that cannot have one of them starts nothing.
 	defer a.closeListeners()
-	if err := a.listen(ctx, metrics); err != nil {
+	if err = a.listen(ctx, metrics); err != nil {
 		return err
 	}
 	l := c.sections.Limits
-	a.balancer = memlb.New(memlb.Config{
-		Peer: a.node, Policy: c.policy(), TTL: c.originTTL,
-		Limits: fsm.Limits{
-			Origins:            limit(l.Origins, maxOrigins),
-			Placements:         limit(l.Placements, maxPlacements),
-			PlacementsPerVHost: limit(l.PlacementsPerVHost, 0),
-		},
+	a.balancer = memlb.New(memlb.Config{ //nolint:contextcheck // it outlives the sessions that release to it: Close ends it
+		Peer: a.node, Policy: c.policy(), TTL: c.originTTL, Limits: l.state(),
 	})
 	defer a.balancer.Close() //nolint:errcheck // there is nothing left to do about it
 	a.router = proxy.NewRouter(a.balancer, proxy.RouterConfig{
-		Log: a.log, Metrics: metrics, PlaceTimeout: c.placeTimeout,
-		Limits: proxy.Limits{
-			Sessions: l.Sessions, SessionsPerClient: l.SessionsPerClient, SessionRate: l.SessionRate,
-			SessionRatePerClient: l.SessionRatePerClient, PlacementRate: l.PlacementRate, PlacementRatePerClient: l.PlacementRatePerClient,
-		},
+		Log: a.log, Metrics: metrics, PlaceTimeout: c.placeTimeout, Limits: l.clients(),
 	})
 	origins, err := c.staticOrigins()
 	if err != nil {
@@ -96,15 +86,6 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 		return err
 	}
 	return a.run(ctx, p)
-}
-
-// limit is a limit of the configuration as the state machine takes it: there
-// zero means none, in the file a negative number does.
-func limit(n, standard int) int {
-	if n == 0 {
-		return standard
-	}
-	return max(n, 0)
 }
 
 // keepNode returns the name of this peer: the one given now, or the one it had
@@ -136,18 +117,27 @@ func keepNode(path, given string) (string, error) {
 
 func (a *agent) newAdmin() *admin.Server {
 	a.registry.MustRegister(admin.NewCollector(a.balancer))
-	var own []netip.AddrPort
-	for _, listeners := range []map[string]net.Listener{a.media, a.control} {
-		for _, ln := range listeners {
-			own = append(own, proxy.AddrPortOf(ln.Addr()))
-		}
-	}
 	return admin.NewServer(admin.Config{
 		Balancer: a.balancer, Sessions: a.router, Members: a.members, Gatherer: a.registry,
 		Access:  admin.Access{Token: a.config.token, RegisterToken: a.config.registerToken, Hosts: []string{a.config.advertise, a.node}},
-		Origins: admin.OriginRules{Allow: a.config.originAllow, Own: own, Overrides: a.config.overrides()},
-		Version: a.version, Log: a.log, ReadyGrace: a.config.readyGrace,
+		Origins: a.originRules(), Version: a.version, Log: a.log, ReadyGrace: a.config.readyGrace,
 	})
+}
+
+// originRules are those for origins at this peer, whose ports are open.
+func (a *agent) originRules() admin.OriginRules {
+	rules := admin.OriginRules{
+		Allow: a.config.originAllow, Overrides: a.config.overrides(), OwnNames: []string{a.node, a.address()},
+	}
+	if name, err := os.Hostname(); err == nil {
+		rules.OwnNames = append(rules.OwnNames, name)
+	}
+	for _, listeners := range []map[string]net.Listener{a.media, a.control} {
+		for _, ln := range listeners {
+			rules.Own = append(rules.Own, proxy.AddrPortOf(ln.Addr()))
+		}
+	}
+	return rules
 }
 
 // members is this peer: alone it leads itself.
@@ -180,8 +170,9 @@ func (a *agent) address() string {
 	return "127.0.0.1"
 }
 
-// insecure reports whether strangers reach the system API and no token is set.
+// insecure reports whether strangers reach the system API and may register
+// origins there.
 func (a *agent) insecure() bool {
 	ln := a.control["system-api"]
-	return ln != nil && a.config.token == "" && a.config.registerToken == "" && !proxy.AddrPortOf(ln.Addr()).Addr().IsLoopback()
+	return ln != nil && a.config.registerToken == "" && !proxy.AddrPortOf(ln.Addr()).Addr().IsLoopback()
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -96,6 +97,9 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
+		if urlErr, ok := errors.AsType[*url.Error](err); ok {
+			err = urlErr.Err // without the path: the base says enough
+		}
 		return nil, fmt.Errorf("no peer at %s: %w", c.base, err)
 	}
 	return response, nil
@@ -122,7 +126,7 @@ func (c *Client) Events(ctx context.Context, each func(event []byte) error) erro
 		}
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the caller ended it
+		return nil // the caller ended it
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("events of %s: %w", c.base, err)
