@@ -128,13 +128,13 @@ func (a *agent) staticFiles() fs.FS {
 }
 
 // registered finds the origin that serves RTMP at an address.
-func (a *agent) registered(addr string) (lb.OriginID, bool) {
+func (a *agent) registered(addr string) (lb.Origin, bool) {
 	for _, o := range a.balancer.Origins() {
 		if slices.Contains(o.Endpoints.RTMP, addr) {
-			return o.ID, true
+			return o.Origin, true
 		}
 	}
-	return "", false
+	return lb.Origin{}, false
 }
 
 func (a *agent) serveControl(ctx context.Context, serving *errgroup.Group) {
