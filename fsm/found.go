@@ -39,6 +39,10 @@ func (c Found) apply(s *State) Result {
 // Cluster returns what the cluster was founded with; ok is false before that.
 func (s *State) Cluster() (c Cluster, ok bool) { return s.cluster, s.cluster.ID != "" }
 
+// Rename makes a state that was restored from a backup that of another cluster.
+// It is not for a state that follows a log.
+func (s *State) Rename(c Cluster) { s.cluster = c }
+
 // timeOf returns the time of so many milliseconds since 1970; 0 is none.
 func timeOf(ms int64) time.Time {
 	if ms == 0 {

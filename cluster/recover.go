@@ -1,0 +1,170 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/hashicorp/raft"
+)
+
+// recoverState brings m to what this peer's disk says is agreed: the latest
+// snapshot that can be read and all entries behind it that are known to be
+// committed. A peer restarted without a majority so serves what it knew.
+func recoverState(m *machine, j *journal, snapshots raft.SnapshotStore) (raft.SnapshotStore, error) {
+	usable, index, err := restoreLatest(m, snapshots)
+	if err != nil {
+		return nil, err
+	}
+	committed, err := j.committed()
+	if err != nil {
+		return nil, fmt.Errorf("read commit index: %w", err)
+	}
+	if err := checkContinues(j, index); err != nil {
+		return nil, err
+	}
+	for next := index + 1; next <= committed; next++ {
+		var entry raft.Log
+		if err := j.GetLog(next, &entry); err != nil {
+			return nil, fmt.Errorf("read committed log entry %d: %w", next, err)
+		}
+		if errors.Is(m.apply(&entry).err, ErrHalted) {
+			break
+		}
+	}
+	return usable, nil
+}
+
+// restoreLatest restores the latest snapshot that can be read, and returns its
+// index and the store without those that cannot: raft takes the first it sees.
+func restoreLatest(m *machine, snapshots raft.SnapshotStore) (raft.SnapshotStore, uint64, error) {
+	list, err := snapshots.List()
+	if err != nil {
+		return nil, 0, fmt.Errorf("list snapshots: %w", err)
+	}
+	broken := &readableSnapshots{SnapshotStore: snapshots}
+	var why error
+	for _, meta := range list {
+		if err := restoreOne(m, snapshots, meta); err != nil {
+			m.log.Warn("snapshot cannot be read", "snapshot", meta.ID, "err", err)
+			broken.without = append(broken.without, meta.ID)
+			why = errors.Join(why, fmt.Errorf("snapshot %s: %w", meta.ID, err))
+			continue
+		}
+		return broken, meta.Index, nil
+	}
+	return snapshots, 0, why
+}
+
+func restoreOne(m *machine, snapshots raft.SnapshotStore, meta *raft.SnapshotMeta) error {
+	_, source, err := snapshots.Open(meta.ID)
+	if err != nil {
+		return err
+	}
+	err = m.Restore(source)
+	_ = source.Close() // read to its end or useless
+	if err != nil {
+		return err
+	}
+	// The snapshot may stand for an index that its state has not heard of.
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.applied = max(m.applied, meta.Index)
+	m.settled = true
+	return nil
+}
+
+// checkContinues makes sure that the log goes on where the snapshot ends. A
+// later snapshot that cannot be read took the entries between with it; raft
+// would find out when it needs them, and panic.
+func checkContinues(j *journal, snapshot uint64) error {
+	first, err := j.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("read first index of log: %w", err)
+	}
+	if first > snapshot+1 {
+		return fmt.Errorf("the log starts at entry %d, the latest readable snapshot ends at %d: "+
+			"restore the snapshot, or remove the directory to join as a new peer", first, snapshot)
+	}
+	return nil
+}
+
+// readableSnapshots leaves out snapshots that could not be read.
+type readableSnapshots struct {
+	raft.SnapshotStore
+	without []string
+}
+
+// List implements raft.SnapshotStore.
+func (s *readableSnapshots) List() ([]*raft.SnapshotMeta, error) {
+	list, err := s.SnapshotStore.List()
+	return slices.DeleteFunc(list, func(meta *raft.SnapshotMeta) bool {
+		return slices.Contains(s.without, meta.ID)
+	}), err
+}
+
+// The files of a manual recovery, in Config.RecoveryDir.
+const (
+	peersFile     = "peers.json"
+	peersInfo     = "peers.info"
+	peersIngested = "peers.json.ingested"
+)
+
+const peersHelp = `When a majority of the peers is lost for good, the rest can go on without them:
+
+1. Stop all peers that are left.
+2. On each of them put a file peers.json beside this file, the same on all, that
+   lists those that are left:
+
+   [
+     {"id": "<node id>", "address": "<host:port of -cluster>", "non_voter": false}
+   ]
+
+   The node id is in the file node-id of each peer's data directory.
+3. Start them. Each reads the file once and renames it to peers.json.ingested.
+
+All entries in the logs count as agreed then, also those that no majority had.
+`
+
+// recoverPeers carries out peers.json, if there is one: the servers in it become
+// the members, whatever the log says. The file is renamed afterwards; after a
+// crash in between it is carried out once more, which changes nothing.
+func recoverPeers(c Config, j *journal) error {
+	if c.RecoveryDir == "" {
+		return nil
+	}
+	if err := explainPeers(filepath.Join(c.RecoveryDir, peersInfo)); err != nil {
+		return err
+	}
+	path := filepath.Join(c.RecoveryDir, peersFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	configuration, err := raft.ReadConfigJSON(path)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	m := newMachine(c.Limits, nobody{}, c.Log)
+	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, c.Snapshots, c.Transport, configuration); err != nil {
+		return fmt.Errorf("recover by %s: %w", path, err)
+	}
+	if err := os.Rename(path, filepath.Join(c.RecoveryDir, peersIngested)); err != nil {
+		return fmt.Errorf("mark %s as done: %w", path, err)
+	}
+	c.Log.Warn("membership replaced by file", "file", path, "servers", len(configuration.Servers))
+	return nil
+}
+
+func explainPeers(path string) error {
+	_, err := os.Stat(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(path, []byte(peersHelp), 0o600); err != nil {
+		return fmt.Errorf("write help for recovery: %w", err)
+	}
+	return nil
+}
