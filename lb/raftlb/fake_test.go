@@ -28,11 +28,10 @@ type entry struct {
 type peer struct {
 	*raftlb.Balancer
 
-	log     *log
-	mu      sync.Mutex // guards state
-	state   *fsm.State
-	leading chan bool
-	cut     bool // from the others; guarded by log.mu
+	log   *log
+	mu    sync.Mutex // guards state
+	state *fsm.State
+	cut   bool // from the others; guarded by log.mu
 }
 
 var errCut = errors.New("no leader in reach")
@@ -46,10 +45,10 @@ func peers(t *testing.T, n int) []*peer {
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for i := range n {
 		p := &peer{
-			log: l, state: fsm.NewState(fsm.Limits{}), leading: make(chan bool, 1),
+			log: l, state: fsm.NewState(fsm.Limits{}),
 			Balancer: raftlb.New(raftlb.Config{Holder: fsm.Holder{Peer: string(rune('a' + i)), Epoch: 1}, LeaseTTL: 3 * time.Second}),
 		}
-		p.leading <- i == 0
+		p.Lead(i == 0)
 		l.peers = append(l.peers, p)
 	}
 	for _, p := range l.peers {
@@ -75,8 +74,6 @@ func (p *peer) awaitReady(t *testing.T) {
 	}
 }
 
-func (p *peer) Leading() <-chan bool { return p.leading }
-
 func (p *peer) Propose(_ context.Context, commands ...fsm.Command) ([]fsm.Result, error) {
 	p.log.mu.Lock()
 	defer p.log.mu.Unlock()
@@ -98,7 +95,7 @@ func (p *peer) catchUp() (results []fsm.Result) {
 	defer p.mu.Unlock()
 	for i := p.state.Index(); i < uint64(len(p.log.entries)); i++ {
 		results = p.state.Apply(i+1, p.log.entries[i].at, p.log.entries[i].commands...)
-		p.Applied(p.state, results)
+		p.Applied(p.state, time.Now(), results)
 	}
 	return results
 }
@@ -107,7 +104,7 @@ func (p *peer) Ask(ctx context.Context, question []byte) ([]byte, error) {
 	if p.isCut() {
 		return nil, errCut
 	}
-	return p.log.peers[0].Answer(ctx, question)
+	return p.log.peers[0].Answer(ctx, "", question)
 }
 
 func (p *peer) isCut() bool {

@@ -46,7 +46,7 @@ func (b *Balancer) followLeadership(ctx context.Context, node Node) {
 		select {
 		case <-ctx.Done():
 			return
-		case leads := <-node.Leading():
+		case leads := <-b.led:
 			b.endLeading()
 			if leads {
 				b.startLeading(ctx, node)
@@ -121,7 +121,7 @@ func (l *leadership) proposeEdge(edge fsm.SetUp) {
 }
 
 // Answer answers a question that a peer asked the leader, if this one leads.
-func (b *Balancer) Answer(ctx context.Context, question []byte) ([]byte, error) {
+func (b *Balancer) Answer(ctx context.Context, _ string, question []byte) ([]byte, error) {
 	l := b.leads()
 	if l == nil {
 		return nil, errNotLeading
@@ -155,7 +155,8 @@ func (b *Balancer) answerOther(ctx context.Context, l *leadership, kind byte, bo
 		if err := json.Unmarshal(body, &r); err != nil {
 			return nil, fmt.Errorf("%w: %w", errQuestion, err)
 		}
-		return refusalOf(b.answerRegister(ctx, l, r)), nil
+		refused := refusalOf(b.answerRegister(ctx, l, r))
+		return registered{Refusal: refused, Index: l.index()}, nil
 	case questionNews:
 		var n news
 		if err := json.Unmarshal(body, &n); err != nil {
@@ -187,9 +188,7 @@ func (l *leadership) answerPlace(ctx context.Context, body []byte) ([]byte, erro
 			break
 		}
 	}
-	var index uint64
-	l.node.View(func(s *fsm.State) { index = s.Index() })
-	return appendPlacements(nil, index, placements), nil
+	return appendPlacements(nil, l.index(), placements), nil
 }
 
 // placeSome places the open wants and returns those to try again.

@@ -19,10 +19,10 @@ import (
 	"srsx/lb/replica"
 )
 
-// Node is what this package needs of a peer of the cluster.
+// Node is what this package needs of a peer of the cluster; see cluster.Node.
 type Node interface {
 	// Propose returns what commands did once a majority has stored them and
-	// this peer has applied them. A follower forwards to the leader.
+	// this peer has applied them.
 	Propose(ctx context.Context, commands ...fsm.Command) ([]fsm.Result, error)
 	// Ask has the leader's Balancer answer a question.
 	Ask(ctx context.Context, question []byte) (answer []byte, err error)
@@ -30,9 +30,6 @@ type Node interface {
 	Await(ctx context.Context, index uint64) error
 	// View shows the state as this peer has it, which stands still meanwhile.
 	View(look func(*fsm.State))
-	// Leading changes when this peer becomes the leader, or no longer is. A
-	// value that was not received is replaced by the next.
-	Leading() <-chan bool
 	// Decisive returns nil when a leader is in reach, else why not.
 	Decisive() error
 }
@@ -59,6 +56,7 @@ type Balancer struct {
 	placer placer
 	upkeep upkeep
 	node   atomic.Pointer[Node] // set by Run
+	led    chan bool            // the newest word of Lead
 
 	closed context.Context //nolint:containedctx // the life of the balancer, which its methods have in common
 	end    context.CancelCauseFunc
@@ -75,7 +73,7 @@ func New(config Config) *Balancer {
 	if config.LeaseTTL <= 0 {
 		config.LeaseTTL = 30 * time.Second
 	}
-	b := &Balancer{Replica: replica.New(), config: config, policy: config.Policy}
+	b := &Balancer{Replica: replica.New(), config: config, policy: config.Policy, led: make(chan bool, 1)}
 	b.closed, b.end = context.WithCancelCause(context.Background())
 	b.placer.init()
 	b.upkeep.init()
@@ -136,9 +134,19 @@ func (b *Balancer) Decisive() error {
 	return nil
 }
 
+// Lead tells whether this peer leads from now on, with all applied that was
+// agreed before. One goroutine at a time calls it.
+func (b *Balancer) Lead(leads bool) { //nolint:revive // leads is the news itself
+	select {
+	case <-b.led: // not yet looked at, and no longer true
+	default:
+	}
+	b.led <- leads
+}
+
 // Applied takes over what an entry of the log changed. The node calls it in the
 // order of the log; s is as the entry left it.
-func (b *Balancer) Applied(s *fsm.State, results []fsm.Result) {
+func (b *Balancer) Applied(s *fsm.State, _ time.Time, results []fsm.Result) {
 	b.Follow(s, results...)
 	if l := b.leads(); l != nil {
 		l.decider.Follow(s, results...)

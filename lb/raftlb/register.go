@@ -21,15 +21,24 @@ func (b *Balancer) Register(ctx context.Context, r lb.Registration) error {
 		b.soft.heard(r)
 		return nil
 	}
-	var refused refusal
-	if err := ask(ctx, node, questionRegister, r, &refused); err != nil {
+	var answer registered
+	if err := ask(ctx, node, questionRegister, r, &answer); err != nil {
 		return err
 	}
-	if err := refused.error(); err != nil {
+	if err := answer.Refusal.error(); err != nil {
 		return err
+	}
+	if err := node.Await(ctx, answer.Index); err != nil {
+		return undecided(err)
 	}
 	b.soft.heard(r)
 	return nil
+}
+
+// registered is the leader's answer to a heartbeat that says something new.
+type registered struct {
+	Refusal refusal
+	Index   uint64 // of the log, at which the peer that asked knows of it too
 }
 
 // answerRegister takes a heartbeat that says something new.
@@ -54,4 +63,10 @@ func (b *Balancer) answerRegister(ctx context.Context, l *leadership, r lb.Regis
 	}
 	l.decider.Heard(former, r)
 	return nil
+}
+
+// index is how far the log has been applied.
+func (l *leadership) index() (index uint64) {
+	l.node.View(func(s *fsm.State) { index = s.Index() })
+	return index
 }

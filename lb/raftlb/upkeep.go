@@ -186,11 +186,14 @@ func (b *Balancer) missing(s lb.Stream, unpublished map[lb.Stream]uint64) []fsm.
 		if agreed {
 			commands = append(commands, fsm.Release{Stream: s, Generation: p.Generation, Holder: self})
 		}
-	case held && (!agreed || publishing && !p.Publishing):
-		// A placement that expired while we were cut off is asserted again.
+	case held && !placed:
+		// It expired while we were cut off: it is asserted again, as it was.
 		commands = append(commands, fsm.Place{
 			Stream: s, Origin: lease.Origin, Incarnation: lease.Incarnation, Holder: self, Publish: publishing,
 		})
+	case held && (!agreed || publishing && !p.Publishing):
+		// Without an origin, so that it places nothing that has just gone.
+		commands = append(commands, fsm.Place{Stream: s, Holder: self, Publish: publishing})
 	case !held && agreed && !b.upkeep.isAcquiring(s):
 		commands = append(commands, fsm.Release{Stream: s, Generation: p.Generation, Holder: self})
 	}

@@ -56,6 +56,9 @@ func (r *Replica) Follow(s *fsm.State, results ...fsm.Result) {
 }
 
 func (r *Replica) follow(s *fsm.State, change fsm.Change) {
+	if change.Kind == fsm.Forgotten {
+		delete(r.sessions, change.Stream) // those on it are to end: they hold nothing any more
+	}
 	if !change.Stream.IsZero() {
 		// As it is now: a later command of the same entry may have changed it.
 		if p, placed := s.Placement(change.Stream); placed {
