@@ -28,7 +28,7 @@ func TestAHugeBodyIsRefusedUnread(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		if err = conn.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%s\r\n\r\n", registerPath, length)
@@ -169,6 +169,7 @@ func TestOriginsAreCapped(t *testing.T) {
 }
 
 func TestTenThousandOriginsCostLittle(t *testing.T) {
+	t.Parallel() // it takes its time
 	p := startPeer(t, options{config: "limits: {origins: 10000}\n"})
 	var before, after runtime.MemStats
 	runtime.GC()
