@@ -64,6 +64,9 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 	}
 	a.registry = prometheus.NewRegistry()
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "srsx_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": a.version},
+	}, func() float64 { return 1 }))
 	metrics := proxy.NewMetrics(a.registry)
 	// All ports first: a peer that cannot have one of them starts nothing.
 	defer a.closeListeners()

@@ -212,7 +212,7 @@ func TestRefusalsAndMistakesAtTheCommandLine(t *testing.T) {
 		"placement watch -addr 127.0.0.1:1":        {exitRefused, "no peer at http://127.0.0.1:1"},
 		"members -addr http://127.0.0.1:1:1":       {exitRefused, "address of the peer"},
 		"members -addr http://" + p.rtmp:           {exitRefused, "http://" + p.rtmp},
-		"members -addr http://" + p.http:           {exitRefused, "404"},
+		"members -addr http://" + p.http:           {exitRefused, "no such"},
 		"version stray":                            {exitUsage, "stray"},
 		"completion":                               {exitUsage, "bash, zsh or fish"},
 		"completion tcsh":                          {exitUsage, `no completion for "tcsh"`},

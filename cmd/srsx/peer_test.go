@@ -283,8 +283,10 @@ func (p *peer) metric(t *testing.T, name string, labels ...string) float64 {
 	sum, found := 0.0, false
 series:
 	for line := range strings.Lines(text) {
-		series, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || series != name && !strings.HasPrefix(series, name+"{") {
+		line = strings.TrimSpace(line)
+		at := max(0, strings.LastIndex(line, " ")) // labels may hold spaces
+		series, value := line[:at], line[at:]
+		if series != name && !strings.HasPrefix(series, name+"{") {
 			continue
 		}
 		for _, label := range labels {
@@ -292,7 +294,7 @@ series:
 				continue series
 			}
 		}
-		v, err := strconv.ParseFloat(value, 64)
+		v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		if err != nil {
 			t.Fatalf("metric %q: %v", line, err)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"syscall"
@@ -10,6 +9,7 @@ import (
 
 	"srsx/proxy"
 	"srsx/test/origintest"
+	"srsx/test/peertest"
 )
 
 // reloadWith writes the configuration anew, sends SIGHUP and waits for the nth
@@ -110,13 +110,8 @@ func TestAReloadWithAMistakeChangesNothing(t *testing.T) {
 }
 
 func TestAStaticOriginIsNoListenerOfOurs(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a free port, so that the file can name it
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	_ = ln.Close()
-	_, port, _ := net.SplitHostPort(addr)
+	port := peertest.FreePort(t)
+	addr := "127.0.0.1:" + port
 	for _, endpoint := range []string{addr, "localhost:" + port, "[::ffff:127.0.0.1]:" + port, "peer9:" + port} {
 		code, _, errs := command("agent", "-rtmp", addr, "-http", "off", "-api", "off", "-system-api", "off", "-node", "peer9",
 			"-data-dir", t.TempDir(), "-config", writeFile(t, fmt.Sprintf("origins: [{id: loop, rtmp: [%q]}]\n", endpoint)))

@@ -98,8 +98,10 @@ func TestPeersThatRaceAgree(t *testing.T) {
 		t.Error("peers got different origins for a stream")
 	}
 	for _, o := range all[2].Origins() {
-		if o.Streams != streams/2 {
-			t.Errorf("%s has %d streams; want %d: a batch must not herd", o.ID, o.Streams, streams/2)
+		// What was just agreed counts twice for a moment.
+		const slack = streams / 20
+		if o.Streams < streams/2-slack || o.Streams > streams/2+slack {
+			t.Errorf("%s has %d streams; want about %d: a batch must not herd", o.ID, o.Streams, streams/2)
 		}
 	}
 }

@@ -5,7 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"testing"
+
+	"srsx/lb"
 )
 
 // What a header says of the client's address is not who connected: a load
@@ -40,5 +43,18 @@ func TestTableOfRatesIsBounded(t *testing.T) {
 		if used++; used > 2*registerBurst {
 			t.Fatal("no limit for one address")
 		}
+	}
+}
+
+func TestOnlyCallersOfKnownOriginsAreRemembered(t *testing.T) {
+	var c callers
+	addr := netip.MustParseAddr("192.0.2.1")
+	known := func(id lb.OriginID) bool { return id == "stays" }
+	c.remember("stays", addr, known)
+	for i := range 10_000 {
+		c.remember(lb.OriginID(strconv.Itoa(i)), addr, known)
+	}
+	if n := len(c.known); n > 1000 || c.of("stays") != addr {
+		t.Errorf("%d callers are remembered; want those of origins that are known", n)
 	}
 }

@@ -164,6 +164,7 @@ func (s *Server) knows(id lb.OriginID) bool {
 type callers struct {
 	mu    sync.Mutex
 	known map[lb.OriginID]netip.Addr // guarded by mu
+	room  int                        // guarded by mu; then those that are gone are looked for
 }
 
 func (c *callers) of(id lb.OriginID) netip.Addr {
@@ -172,16 +173,15 @@ func (c *callers) of(id lb.OriginID) netip.Addr {
 	return c.known[id]
 }
 
-const callersKept = 4096 // before those of origins that are gone are looked for
-
 func (c *callers) remember(id lb.OriginID, addr netip.Addr, known func(lb.OriginID) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil {
-		c.known = make(map[lb.OriginID]netip.Addr)
+		c.known, c.room = make(map[lb.OriginID]netip.Addr), 64
 	}
-	if len(c.known) >= callersKept {
+	if len(c.known) >= c.room {
 		maps.DeleteFunc(c.known, func(id lb.OriginID, _ netip.Addr) bool { return !known(id) })
+		c.room = max(c.room, 2*len(c.known))
 	}
 	c.known[id] = addr
 }
