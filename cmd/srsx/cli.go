@@ -197,7 +197,7 @@ func takesValue(flags []cli.Flag, arg string) bool {
 }
 
 func agentCommand(p process) *cli.Command {
-	command := &cli.Command{Name: "agent", Usage: "run a peer"}
+	command := &cli.Command{Name: "agent", Usage: "run a peer", Description: environmentOnly()}
 	command.Flags = append(command.Flags, &cli.StringFlag{Name: "config", Usage: "configuration file (YAML)"})
 	for _, s := range settings() {
 		usage := s.usage
@@ -230,6 +230,20 @@ func agentCommand(p process) *cli.Command {
 		return runAgent(c.Context, from, loaded, p)
 	}
 	return command
+}
+
+// environmentOnly tells of the settings that have no flag.
+func environmentOnly() string {
+	text := "By the environment alone:\n"
+	for _, s := range settings() {
+		if s.name == "" {
+			text += fmt.Sprintf("\n  %s  %s", s.env, s.usage)
+			if s.standard != "" {
+				text += " (default: " + s.standard + ")"
+			}
+		}
+	}
+	return text
 }
 
 // givenFlags returns the flags that stand on the command line.
