@@ -138,6 +138,9 @@ func (r *Ring) List() []Fingerprint {
 	return list
 }
 
+// Has reports whether a key is in the ring.
+func (r *Ring) Has(name Fingerprint) bool { return slices.Contains(r.List(), name) }
+
 // Derived is a secret made of a key for one purpose.
 type Derived struct {
 	From   Fingerprint
