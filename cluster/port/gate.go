@@ -10,7 +10,9 @@ import (
 // gate counts who knocks and who is inside. Those who knock have proven nothing
 // yet, so they never use up the places inside, and the places to knock from are
 // never refused but taken over, oldest first: an honest handshake takes
-// milliseconds, so it is the silent and the slow that have to go.
+// milliseconds, so it is the silent and the slow that have to go. An address
+// that has its share takes over its own, so a flood hurts its neighbours only
+// when it comes from more addresses than there are shares.
 type gate struct {
 	limits Limits
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/google/uuid"
 )
@@ -142,23 +141,21 @@ func (p *Port) newHandshake(tcp *net.TCPConn, role string, kind Kind) *handshake
 	}
 }
 
-// run takes the steps of one side until the deadline of ctx. When a step
-// refuses the peer, the peer is told why if it listens.
+// run takes the steps of one side until ctx ends. When a step refuses the peer,
+// the peer is told why if it listens.
 func (h *handshake) run(ctx context.Context, tcp *net.TCPConn, steps func(context.Context) error) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = tcp.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	err := steps(ctx)
-	if r := (*refusal)(nil); errors.As(err, &r) && h.telling {
-		code, text := r.message()
-		err = errors.Join(err, writeMessage(h.conn, code, text))
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		if h.telling {
+			code, text := r.message()
+			_ = writeMessage(h.conn, code, text) // the refusal stands, told or not
+		}
+		stop()
+		return err
 	}
 	if !stop() {
-		return errors.Join(context.Cause(ctx), err)
-	}
-	if err == nil {
-		err = tcp.SetDeadline(time.Time{})
+		return context.Cause(ctx) // err says only that the connection was closed
 	}
 	return err
 }

@@ -35,7 +35,7 @@ func TestPeersMeetUnderEveryGuard(t *testing.T) {
 			b := open(t, "b", guard(t, "b"))
 			met := make(chan port.Peer, 1)
 			b.Handle(port.KindRPC, func(_ context.Context, c *port.Conn) {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				met <- c.Peer()
 				_, _ = c.Write([]byte("hello"))
 			})
@@ -211,7 +211,7 @@ func TestDialEndsWithItsContextAndItsDeadline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close()
+	defer func() { _ = silent.Close() }()
 	to := port.Target{Addr: silent.Addr().String()}
 
 	a := start(t, "a", func(c *port.Config) { c.HandshakeTimeout = 50 * time.Millisecond })

@@ -35,8 +35,8 @@ const (
 type Limits struct {
 	Conns             int // accepted and open; default 4096
 	ConnsPerAddr      int // of these from one address; default 512
-	Handshakes        int // under way; default 128
-	HandshakesPerAddr int // of these from one address; default 32
+	Handshakes        int // under way; default 256
+	HandshakesPerAddr int // of these from one address; default 64
 }
 
 // Config says who this peer is and how it knows others. NodeID, NodeName and
@@ -67,8 +67,8 @@ func (c Config) withDefaults() Config {
 	}
 	orDefault(&c.Limits.Conns, 4096)
 	orDefault(&c.Limits.ConnsPerAddr, 512)
-	orDefault(&c.Limits.Handshakes, 128)
-	orDefault(&c.Limits.HandshakesPerAddr, 32)
+	orDefault(&c.Limits.Handshakes, 256)
+	orDefault(&c.Limits.HandshakesPerAddr, 64)
 	if c.HandshakeTimeout <= 0 {
 		c.HandshakeTimeout = 5 * time.Second
 	}
