@@ -56,6 +56,15 @@ func connect(t *testing.T, addr net.Addr) net.Conn {
 	return c
 }
 
+func tcpOf(t *testing.T, c net.Conn) *net.TCPConn {
+	t.Helper()
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		t.Fatalf("connection is a %T; want TCP", c)
+	}
+	return tcp
+}
+
 // trap accepts one connection and runs attack on it.
 func trap(t *testing.T, attack func(net.Conn)) Target {
 	t.Helper()

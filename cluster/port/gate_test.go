@@ -48,6 +48,22 @@ func TestSilentStrangersMakeWayForPeers(t *testing.T) {
 	}
 }
 
+func TestFloodTakesOverItsOwnPlaces(t *testing.T) {
+	b := start(t, "b", withKeys(ring(t, keyring.Generate())), withLimits(port.Limits{Handshakes: 8, HandshakesPerAddr: 4}))
+	slow := stranger(t, b, "127.0.0.5")
+	var flood []net.Conn
+	for range 50 {
+		flood = append(flood, stranger(t, b, "127.0.0.6"))
+	}
+	requireEnd(t, flood[45])
+	_, _ = io.WriteString(slow, "\x02srsx\x01\x01\x00")
+	_ = slow.SetReadDeadline(time.Now().Add(patience))
+	verdict := make([]byte, 3)
+	if _, err := io.ReadFull(slow, verdict); err != nil {
+		t.Errorf("slow peer beside a flood: %v; want its handshake to go on", err)
+	}
+}
+
 func TestSilentSlowAndLyingStrangersAreCutAtTheDeadline(t *testing.T) {
 	b := start(t, "b", withKeys(ring(t, keyring.Generate())), func(c *port.Config) { c.HandshakeTimeout = 200 * time.Millisecond })
 	for name, send := range map[string]func(net.Conn){
