@@ -59,12 +59,13 @@ func (p *Port) keepWatch(ctx context.Context, to Target) error {
 		conn, err := p.Dial(ctx, KindLiveness, to)
 		for err == nil {
 			pause = minRewatchPause
+			p.config.Log.DebugContext(ctx, "liveness link begins", "peer", conn.peer.ID, "addr", conn.peer.Addr)
 			conn, err = p.outlive(ctx, conn)
 		}
 		if errors.Is(err, ErrProcessDied) {
 			return err
 		}
-		p.config.Log.DebugContext(ctx, "liveness link ended", "peer", to.String(), "err", err, "pause", pause)
+		p.config.Log.DebugContext(ctx, "liveness link ends", "peer", to.String(), "err", err, "pause", pause)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -15,13 +15,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"srsx/cluster/keyring"
 	"srsx/cluster/port"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 10 * time.Second // for what happens at once on an idle machine
 

@@ -73,10 +73,10 @@ func (r *refusal) message() (refusalCode, []byte) {
 	}
 	for i, reason := range reasons() {
 		if errors.Is(r.reason, reason) {
-			return refusalCode(i + 1), []byte(detail) //nolint:gosec // there are seven
+			return refusalCode(i + 1), []byte(detail)
 		}
 	}
-	return refusalCode(len(reasons()) + 1), []byte(detail) //nolint:gosec // see above
+	return refusalCode(len(reasons()) + 1), []byte(detail)
 }
 
 // refusalOf is the inverse. The peer may be anybody: its text is cleaned of

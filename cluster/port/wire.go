@@ -154,7 +154,7 @@ func checkName(name string) error {
 }
 
 func writeMessage(w io.Writer, code refusalCode, body []byte) error {
-	b := binary.BigEndian.AppendUint16(nil, uint16(1+len(body))) //nolint:gosec // bodies are hellos, proofs and short texts
+	b := binary.BigEndian.AppendUint16(nil, uint16(1+len(body)))
 	b = append(b, byte(code))
 	_, err := w.Write(append(b, body...))
 	return err
