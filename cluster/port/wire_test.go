@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"strings"
-	"syscall"
 	"testing"
 	"unicode/utf8"
 
@@ -101,17 +98,6 @@ func TestTextOfARefusalCannotForgeLogLines(t *testing.T) {
 	text := refusalOf(200, []byte("a\nlevel=ERROR\x1b[2J\xff"+strings.Repeat("x", 500))).Error()
 	if strings.ContainsAny(text, "\n\x1b") || !utf8.ValidString(text) || len(text) > 400 {
 		t.Errorf("refusal reads %q", text)
-	}
-}
-
-func TestOnlyAnEndFromOutsideEndsALivenessLink(t *testing.T) {
-	for err, want := range map[error]bool{
-		io.EOF: true, io.ErrUnexpectedEOF: true, syscall.ECONNRESET: true, syscall.EPIPE: true,
-		syscall.ETIMEDOUT: false, syscall.EHOSTUNREACH: false, syscall.ENETUNREACH: false, syscall.ECONNREFUSED: false,
-	} {
-		if got := endedByPeer(fmt.Errorf("read: %w", err)); got != want {
-			t.Errorf("endedByPeer(%v) = %v; want %v", err, got, want)
-		}
 	}
 }
 

@@ -2,6 +2,9 @@ package port
 
 import (
 	"errors"
+	"io"
+	"net"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
@@ -61,5 +64,29 @@ func TestKeyRemovedMeanwhile(t *testing.T) {
 	})
 	if !errors.Is(err, ErrUntrusted) {
 		t.Errorf("admission by a removed key = %v; want ErrUntrusted", err)
+	}
+}
+
+// endsWith is a connection whose Read fails.
+type endsWith struct {
+	net.Conn
+	err error
+}
+
+func (c endsWith) Read([]byte) (int, error) { return 0, &net.OpError{Op: "read", Err: c.err} }
+
+func TestHowALinkEndedCountsAsMuchAsTheRefusalAfterIt(t *testing.T) {
+	p := victim(t, "a", keyring.Generate())
+	gone := victim(t, "gone", keyring.Generate())
+	open := connect(t, gone.Addr())
+	_ = gone.Close() // its address refuses from now on
+	for cause, death := range map[error]bool{
+		io.EOF: true, syscall.ECONNRESET: true,
+		syscall.ETIMEDOUT: false, syscall.EHOSTUNREACH: false, net.ErrClosed: false,
+	} {
+		link := &Conn{Conn: endsWith{open, cause}, port: p, tcp: tcpOf(t, open), peer: Peer{Addr: gone.Addr().String()}}
+		if _, err := p.outlive(t.Context(), link); errors.Is(err, ErrProcessDied) != death {
+			t.Errorf("link that ended by %v, then a refusal = %v; want death: %v", cause, err, death)
+		}
 	}
 }
