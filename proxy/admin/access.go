@@ -44,7 +44,7 @@ func (a Access) admit(r *http.Request) error {
 		return &apiError{http.StatusForbidden, "request comes from a page of another site"}
 	}
 	if r.Method == http.MethodPut || r.Method == http.MethodPost {
-		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" && kind != snapshotType {
 			return &apiError{http.StatusUnsupportedMediaType, "Content-Type must be application/json"}
 		}
 	}

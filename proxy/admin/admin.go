@@ -52,6 +52,7 @@ type Config struct {
 	Balancer lb.Balancer         // required
 	Sessions Sessions            // required
 	Members  func() []Member     // required
+	Cluster  Cluster             // nil: this peer is alone
 	Gatherer prometheus.Gatherer // behind /metrics; required
 	Access   Access
 	Origins  OriginRules
@@ -108,6 +109,7 @@ func (s *Server) routes() {
 	s.mux.Handle("GET /api/v1/members", guarded(s.members))
 	s.mux.Handle("GET /api/v1/status/leader", guarded(s.leader))
 	s.mux.Handle("GET /api/v1/events", s.guard(s.events))
+	s.clusterRoutes()
 }
 
 // Serve serves until ln is closed or ctx ends, which closes the connections.

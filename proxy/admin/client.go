@@ -46,8 +46,8 @@ const (
 	maxAnswer   = 1 << 30 // bytes: a million placements have some 200 MB
 )
 
-// Call sends one request, with body as JSON unless it is nil, and returns the
-// answer's own bytes. A refusal is a [CallError].
+// Call sends one request, with body as JSON unless it is nil or an io.Reader,
+// which is sent as it is, and returns the answer's own bytes. A refusal is a [CallError].
 func (c *Client) Call(ctx context.Context, method, path string, body any) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -77,20 +77,22 @@ func callError(status int, answer []byte) error {
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	reader := io.Reader(http.NoBody)
-	if body != nil {
+	reader, kind := io.Reader(http.NoBody), ""
+	if content, ok := body.(io.Reader); ok {
+		reader, kind = content, snapshotType
+	} else if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
-		reader = bytes.NewReader(text)
+		reader, kind = bytes.NewReader(text), "application/json"
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
 	if err != nil {
 		return nil, fmt.Errorf("address of the peer: %w", err)
 	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
 	}
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
@@ -103,6 +105,23 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		return nil, fmt.Errorf("no peer at %s: %w", c.base, err)
 	}
 	return response, nil
+}
+
+// Save copies what a GET of path answers, of any length, to w.
+func (c *Client) Save(ctx context.Context, path string, w io.Writer) error {
+	response, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest {
+		answer, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+		return callError(response.StatusCode, answer)
+	}
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("read answer of %s: %w", c.base, err)
+	}
+	return nil
 }
 
 // Events calls each for every event, as the JSON object it came as, until ctx

@@ -57,7 +57,7 @@ func (s *Server) origins(*http.Request) (map[string]any, error) {
 			alive++
 		}
 	}
-	return data(map[string]any{"total": len(all), "alive": alive, "origins": views}), nil
+	return data(s.withFreshness(map[string]any{"total": len(all), "alive": alive, "origins": views})), nil
 }
 
 func data(v any) map[string]any { return map[string]any{"data": v} }
@@ -168,7 +168,7 @@ func (s *Server) placements(r *http.Request) (map[string]any, error) {
 			views = append(views, viewPlacement(p.Placement, p.Sessions))
 		}
 	}
-	return data(map[string]any{"total": total, "placements": views}), nil
+	return data(s.withFreshness(map[string]any{"total": total, "placements": views})), nil
 }
 
 var errNumber = errors.New("is not a number")
