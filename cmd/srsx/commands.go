@@ -13,7 +13,7 @@ import (
 
 func operatorCommands(p process) []*cli.Command {
 	o := operator{p}
-	return []*cli.Command{
+	return append([]*cli.Command{
 		o.list("members", "list the peers", "members", "/api/v1/members",
 			columns{"name", "addr", "state", "role", "version", "streams", "sessions", "insecure"}),
 		{Name: "origin", Usage: "see and steer origins", Subcommands: o.originCommands()},
@@ -26,7 +26,7 @@ func operatorCommands(p process) []*cli.Command {
 			}),
 		}},
 		o.monitorCommand(),
-	}
+	}, o.clusterCommands()...)
 }
 
 func (o operator) originCommands() []*cli.Command {

@@ -97,6 +97,9 @@ func (c *config) validate() error {
 	if err := c.checkOrigins(); err != nil {
 		return err
 	}
+	if err := c.validateCluster(); err != nil {
+		return err
+	}
 	_, err := c.staticOrigins()
 	return err
 }

@@ -48,16 +48,21 @@ func (a *agent) run(ctx context.Context, p process) error {
 	defer cancel()
 	serving, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, a.closeListeners)()
-	if a.config.dev {
-		if err = a.startDev(ctx, serving); err != nil {
-			return err
-		}
+	known, err := a.knownOrigins(ctx, serving)
+	if err != nil {
+		return err
+	}
+	if a.member != nil {
+		a.startCluster(ctx, serving)
+	}
+	if err := a.register(ctx, serving, known); err != nil {
+		return err
 	}
 	a.admin = a.newAdmin()
 	serving.Go(func() error { return a.awaitDeath(ctx) })
 	serving.Go(func() error { return a.router.Run(ctx) })
 	a.serveControl(ctx, serving)
-	a.serveMedia(ctx, serving, vhosts, key)
+	a.serveMedia(ctx, serving, vhosts, a.hintKey(key))
 	a.announce(ctx, p.stdout)
 	serving.Go(func() error { return a.awaitEnd(ctx, forced, force, p.signals) })
 
@@ -121,6 +126,7 @@ func forceOnSecond(forced context.Context, force context.CancelCauseFunc, signal
 func (a *agent) stop(ctx, forced context.Context) error {
 	a.admin.Drain()
 	a.router.Close()
+	a.handOver(ctx)
 	a.closing.Store(true)
 	for _, ln := range a.media {
 		_ = ln.Close()

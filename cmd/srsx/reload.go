@@ -72,6 +72,8 @@ func (c *config) registering() []originEntry {
 // applyStatic makes the balancer's static origins those of the list. One that
 // did not change is left alone: an operator may have drained or weighed it.
 func (a *agent) applyStatic(ctx context.Context, list []lb.Registration) error {
+	a.staticMu.Lock()
+	defer a.staticMu.Unlock()
 	rules := a.originRules()
 	gone := maps.Clone(a.static)
 	for _, r := range list {

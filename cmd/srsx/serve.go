@@ -104,7 +104,7 @@ func (a *agent) awaitDeath(ctx context.Context) error {
 
 // serveMedia serves what sessions come through. The servers end with their
 // listeners, and when the last session has.
-func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key httpstream.HintKey) {
+func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key func() httpstream.HintKey) {
 	if ln := a.media["rtmp"]; ln != nil {
 		server := rtmp.NewServer(rtmp.Config{
 			Opener: a.router, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(), Log: a.log, Registered: a.registered,

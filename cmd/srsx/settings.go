@@ -29,7 +29,15 @@ type config struct {
 	slowStart                  time.Duration
 	static, pprof              string
 	logLevel                   slog.Level
-	dev, check                 bool
+
+	lb                     string // memory or raft
+	clusterName, encrypt   string
+	join, retryJoin        []string
+	bootstrapExpect        int
+	nonVoter               bool
+	raftMultiplier         int
+	tlsCA, tlsCert, tlsKey string // of the cluster port
+	dev, check             bool
 
 	backend        map[string]string // PROXY_DEFAULT_BACKEND_*, by last word
 	backendEnabled bool
@@ -61,15 +69,18 @@ type setting struct {
 // settings is every setting there is, in the order in which help shows them.
 func settings() []setting {
 	list := []setting{
-		{name: "lb", env: "PROXY_LOAD_BALANCER_TYPE", standard: "memory", usage: "where placements live: memory", set: oneOf("memory")},
+		{name: "lb", env: "PROXY_LOAD_BALANCER_TYPE", standard: "memory", usage: "where placements live: memory, or raft for a cluster; raft if any flag that forms one is given", set: func(c *config, value string) error {
+			c.lb = value
+			return oneOf("memory", "raft")(c, value)
+		}},
 		listener("rtmp", "PROXY_RTMP_SERVER", "11935", "RTMP", func(c *config) *string { return &c.rtmp }),
 		listener("http", "PROXY_HTTP_SERVER", "18080", "HTTP-FLV, HTTP-TS, HLS and static files", func(c *config) *string { return &c.http }),
 		listener("api", "PROXY_HTTP_API", "11985", "SRS HTTP API", func(c *config) *string { return &c.api }),
 		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media; not served by this version", func(c *config) *string { return &c.rtc }),
 		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT; not served by this version", func(c *config) *string { return &c.srt }),
 		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
-		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port; not used by one peer alone", func(c *config) *string { return &c.cluster }),
-		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port; not used by one peer alone", func(c *config) *string { return &c.gossip }),
+		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port, TCP; only in a cluster", func(c *config) *string { return &c.cluster }),
+		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port, TCP and UDP; only in a cluster", func(c *config) *string { return &c.gossip }),
 		{name: "node", env: "PROXY_NODE", usage: "unique name of this peer, kept in -data-dir (default: host name)", set: func(c *config, value string) error {
 			c.node = value
 			return checkNode(value)
@@ -109,7 +120,6 @@ func settings() []setting {
 		}})
 	}
 	for _, s := range []struct{ name, env, standard, usage string }{
-		{"cluster-name", "PROXY_CLUSTER_NAME", "srsx", "peers of another name are ignored; not used by one peer alone"},
 		{"redis-host", "PROXY_REDIS_HOST", "127.0.0.1", "only for -lb redis"},
 		{"redis-port", "PROXY_REDIS_PORT", "6379", "only for -lb redis"},
 		{"redis-password", "PROXY_REDIS_PASSWORD", "", "only for -lb redis"},
@@ -118,32 +128,7 @@ func settings() []setting {
 		// Accepted, so that an environment made for several peers starts one.
 		list = append(list, setting{name: s.name, env: s.env, standard: s.standard, usage: s.usage, set: func(*config, string) error { return nil }})
 	}
-	return append(list, later()...)
-}
-
-// later are the settings of the contract whose parts are not in this version:
-// asking for one of them has to fail rather than be ignored.
-func later() []setting {
-	var list []setting
-	for _, s := range []struct{ name, env, unset string }{
-		{"join", "PROXY_JOIN", ""},
-		{"retry-join", "PROXY_RETRY_JOIN", ""},
-		{"bootstrap-expect", "PROXY_BOOTSTRAP_EXPECT", "0"},
-		{"non-voter", "PROXY_NON_VOTER", "false"},
-		{"encrypt", "PROXY_ENCRYPT", ""},
-	} {
-		list = append(list, setting{
-			name: s.name, env: s.env, standard: s.unset, isBool: s.unset == "false",
-			usage: "not part of this version, which runs one peer in memory",
-			set: func(_ *config, value string) error {
-				if value != s.unset {
-					return errors.New("is not part of this version, which runs one peer in memory")
-				}
-				return nil
-			},
-		})
-	}
-	return list
+	return append(list, clusterSettings()...)
 }
 
 func text(name, env, standard, usage string, field func(*config) *string) setting {

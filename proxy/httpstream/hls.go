@@ -181,7 +181,7 @@ func (s *Server) rewrite(w *reply, a answer, lines *bufio.Reader) error {
 	edit := &rewrite{
 		base: &url.URL{Path: a.Request.URL.Path},
 		own:  append([]string{a.Request.Host}, a.origin.Endpoints.HTTP...),
-		hint: func(dir string) string { return s.config.HintKey.sign(print, stream, dir, now) },
+		hint: func(dir string) string { return s.config.HintKey().sign(print, stream, dir, now) },
 	}
 	out := &playlistWriter{to: w, header: make(http.Header)}
 	s.passHeader(out.header, a.Response)

@@ -107,7 +107,7 @@ func startWith(t *testing.T, with setup) *peer {
 	log := slog.New(slog.NewTextHandler(p.log, nil))
 	p.router = proxy.NewRouter(p.balancer, proxy.RouterConfig{PlaceTimeout: time.Second, Limits: with.limits, Log: log})
 	config := httpstream.Config{
-		Opener: p.router, Finder: p.balancer, NodeID: "n1", HintKey: key, Log: log,
+		Opener: p.router, Finder: p.balancer, NodeID: "n1", HintKey: func() httpstream.HintKey { return key }, Log: log,
 		Static:        fstest.MapFS{"index.html": {Data: []byte("hello")}},
 		AnswerTimeout: time.Second, WriteTimeout: time.Second, HoldTime: time.Second,
 	}

@@ -33,7 +33,7 @@ type Config struct {
 	VHosts   proxy.VHosts
 	Trusted  proxy.Networks // whose X-Forwarded-For is believed
 	NodeID   string         // of this peer, in the hop mark
-	HintKey  HintKey        // required: signs where segments are
+	HintKey  func() HintKey // required: signs where segments are; may change once the peer is in its cluster
 	Static   fs.FS          // default: none
 	Versions http.Handler   // answers /api/v1/versions; default: none
 	Log      *slog.Logger   // default: none

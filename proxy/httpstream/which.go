@@ -45,7 +45,7 @@ func (s *Server) hinted(r *http.Request) (origin *lb.Origin, stream lb.Stream, o
 		return nil, lb.Stream{}, false
 	}
 	now := time.Now()
-	said, ok := s.config.HintKey.verify(hint, path.Dir(r.URL.Path), now)
+	said, ok := s.config.HintKey().verify(hint, path.Dir(r.URL.Path), now)
 	if !ok || !said.fresh {
 		return nil, said.stream, ok
 	}
