@@ -64,38 +64,38 @@ func (p *peer) target() port.Target {
 }
 
 // start serves an exchange at addr until the test ends.
-func start(t testing.TB, id, addr string, keys *keyring.Ring) *peer {
-	t.Helper()
+func start(tb testing.TB, id, addr string, keys *keyring.Ring) *peer {
+	tb.Helper()
 	log := &journal{}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	p, err := port.Listen(t.Context(), addr, port.Config{
+	p, err := port.Listen(tb.Context(), addr, port.Config{
 		NodeID: id, NodeName: id[:8], ClusterName: "test", Keys: keys, HandshakeTimeout: patience, Log: logger,
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	x := rpc.New(p, rpc.Config{Log: logger})
 	x.Handle(kindEcho, func(_ context.Context, _ port.Peer, payload []byte) ([]byte, error) { return payload, nil })
 	x.Handle(kindAddr, func(_ context.Context, from port.Peer, _ []byte) ([]byte, error) { return []byte(from.Addr), nil })
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(context.Background()) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = x.Close()
 		_ = p.Close()
 		if err := <-served; err != nil {
-			t.Errorf("Serve = %v; want nil", err)
+			tb.Errorf("Serve = %v; want nil", err)
 		}
 	})
 	return &peer{Exchange: x, port: p, keys: keys, log: log}
 }
 
-func pair(t testing.TB) (a, b *peer) {
-	t.Helper()
-	keys, err := keyring.Open(filepath.Join(t.TempDir(), "keyring"), keyring.Generate())
+func pair(tb testing.TB) (a, b *peer) {
+	tb.Helper()
+	keys, err := keyring.Open(filepath.Join(tb.TempDir(), "keyring"), keyring.Generate())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return start(t, uuid.NewString(), "127.0.0.1:0", keys), start(t, uuid.NewString(), "127.0.0.1:0", keys)
+	return start(tb, uuid.NewString(), "127.0.0.1:0", keys), start(tb, uuid.NewString(), "127.0.0.1:0", keys)
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {
