@@ -156,30 +156,21 @@ func (b *Balancer) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-pace.C:
-			b.expireIdle(now)
-			b.endDrains(now)
+			for b.end(now) {
+				// There may be more: others had their turn at the lock.
+			}
 		}
 	}
 }
 
-func (b *Balancer) expireIdle(now time.Time) {
+// end applies what is due and reports whether there was as much as it takes.
+func (b *Balancer) end(now time.Time) (full bool) {
+	const atOnce = 1000
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for len(b.idle) > 0 && now.Sub(b.idle[0].since) >= fsm.ReleaseAfter {
-		b.apply(fsm.Expire{Stream: b.idle[0].stream, Generation: b.idle[0].generation})
-		b.idle = b.idle[1:]
+	due := b.state.Due(now, atOnce)
+	for _, c := range due {
+		b.apply(c)
 	}
-	if len(b.idle) == 0 {
-		b.idle = nil
-	}
-}
-
-func (b *Balancer) endDrains(now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, o := range b.state.Origins() {
-		if !o.DrainUntil.IsZero() && now.After(o.DrainUntil) {
-			b.apply(fsm.DrainOver{ID: o.ID})
-		}
-	}
+	return len(due) == atOnce
 }

@@ -37,7 +37,6 @@ type Balancer struct {
 	loads   map[lb.OriginID]lb.Load
 	retired map[lb.OriginID]lb.Incarnation // the run before the current one
 	held    map[lb.Stream]*holding         // sessions of this peer
-	idle    []idle                         // placements to expire, oldest first
 	journal journal
 	changed chan struct{} // closed and replaced when an origin may have come in reach
 	closed  bool
@@ -50,13 +49,6 @@ type holding struct {
 	generation uint64
 	sessions   int
 	publishers int
-}
-
-// idle is a placement that nobody holds.
-type idle struct {
-	stream     lb.Stream
-	generation uint64
-	since      time.Time
 }
 
 // New returns a running balancer. Close stops it.
@@ -148,15 +140,15 @@ func (b *Balancer) status(o lb.Origin) lb.OriginStatus {
 // Placements implements lb.Balancer.
 func (b *Balancer) Placements() iter.Seq[lb.PlacementStatus] {
 	return func(yield func(lb.PlacementStatus) bool) {
-		for _, p := range b.index.Placements() {
-			if !yield(lb.PlacementStatus{Placement: *p, Sessions: b.sessions(p)}) {
+		for p := range b.index.Placements() {
+			if !yield(lb.PlacementStatus{Placement: p, Sessions: b.sessions(p)}) {
 				return
 			}
 		}
 	}
 }
 
-func (b *Balancer) sessions(p *lb.Placement) int {
+func (b *Balancer) sessions(p lb.Placement) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if h := b.held[p.Stream]; h != nil && h.generation == p.Generation {
@@ -198,27 +190,13 @@ func (b *Balancer) apply(c fsm.Command) fsm.Result {
 
 // follow brings index, tracker and waiters up to a change. b.mu is held.
 func (b *Balancer) follow(change fsm.Change) {
-	switch change.Kind {
-	case fsm.Placed, fsm.Replaced, fsm.Moved, fsm.Published, fsm.Unpublished, fsm.Held:
-		if p, ok := b.state.Placement(change.Stream); ok {
-			b.index.Put(p)
-			if len(p.Holders) == 0 {
-				b.idle = append(b.idle, idle{p.Stream, p.Generation, b.state.Now()})
-			}
-		}
-	case fsm.Forgotten, fsm.Released:
-		b.index.Remove(change.Stream)
-	case fsm.OriginRemoved:
-		b.index.RemoveOrigin(change.Origin)
+	b.index.Follow(b.state, change)
+	if change.Kind == fsm.OriginRemoved {
 		b.tracker.Forget(change.Origin)
 		delete(b.loads, change.Origin)
 		delete(b.retired, change.Origin)
-	case fsm.Founded: // of no interest to a peer alone
-	default: // an origin changed
-		if o, ok := b.state.Origin(change.Origin); ok {
-			b.index.PutOrigin(o)
-			b.tracker.Watch(o)
-		}
+	} else if o, ok := b.state.Origin(change.Origin); ok && change.Stream.IsZero() {
+		b.tracker.Watch(o)
 	}
 	if change.Kind == fsm.OriginCameUp || change.Kind == fsm.Released {
 		b.wake() // a candidate came up, or one below its cap again
