@@ -38,7 +38,7 @@ func (b *Balancer) tryAcquire(w lb.Want) (lease lb.Lease, changed <-chan struct{
 			return lb.Lease{}, b.changed, fmt.Errorf("%w: the stream is on %s, which does not serve %s", lb.ErrNoOrigin, o.ID, w.Protocol)
 		}
 	} else {
-		chosen, err := b.choose(w).Chosen()
+		chosen, err := b.policy.Choose(b.state, b.query(w))
 		if err != nil {
 			return lb.Lease{}, b.changed, lb.ErrorOf(err)
 		}
@@ -63,14 +63,12 @@ func (b *Balancer) home(s lb.Stream) (lb.Origin, bool) {
 	return o, ok && o.State != lb.Down && o.Incarnation == p.Incarnation
 }
 
-func (b *Balancer) choose(w lb.Want) fsm.Decision {
-	loads := make(map[lb.OriginID]fsm.Load, len(b.loads))
-	for id, l := range b.loads {
-		loads[id] = fsm.Load{CPUPercent: l.CPUPercent}
+// query puts a wish to the policy.
+func (b *Balancer) query(w lb.Want) fsm.Query {
+	return fsm.Query{
+		Stream: w.Stream, Protocol: w.Protocol, Avoid: w.Avoid, Now: time.Now(),
+		Load: func(id lb.OriginID) fsm.Load { return fsm.Load{CPUPercent: b.loads[id].CPUPercent} },
 	}
-	return b.policy.Choose(b.state, fsm.Query{
-		Stream: w.Stream, Protocol: w.Protocol, Avoid: w.Avoid, Loads: loads, Now: time.Now(),
-	})
 }
 
 // count adds a session to what this peer holds.
@@ -135,7 +133,7 @@ func (b *Balancer) Explain(_ context.Context, w lb.Want) (lb.Explanation, error)
 	if b.closed {
 		return lb.Explanation{}, lb.ErrClosed
 	}
-	d := b.choose(w)
+	d := b.policy.Explain(b.state, b.query(w))
 	e := lb.Explanation{Stream: w.Stream, Rule: d.Rule, Pool: d.Pool}
 	if p, ok := b.state.Placement(w.Stream); ok {
 		e.Placed = &p
