@@ -89,7 +89,8 @@ func (s *State) heldBy(h Holder) []uint32 {
 
 // Due returns up to limit commands for what time has ended by now: placements
 // that nobody came back to, and drains. Whoever decides proposes them; until
-// they are applied the next call returns them again. Not beside Apply.
+// they are applied the next call returns them again, and one call may name the
+// same twice. Not beside Apply.
 func (s *State) Due(now time.Time, limit int) []Command {
 	var due []Command
 	for _, h := range s.homes.ordered {
