@@ -197,7 +197,7 @@ func takesValue(flags []cli.Flag, arg string) bool {
 }
 
 func agentCommand(p process) *cli.Command {
-	command := &cli.Command{Name: "agent", Usage: "run a peer"}
+	command := &cli.Command{Name: "agent", Usage: "run a peer", Description: environmentOnly()}
 	command.Flags = append(command.Flags, &cli.StringFlag{Name: "config", Usage: "configuration file (YAML)"})
 	for _, s := range settings() {
 		usage := s.usage
@@ -230,6 +230,22 @@ func agentCommand(p process) *cli.Command {
 		return runAgent(c.Context, from, loaded, p)
 	}
 	return command
+}
+
+// environmentOnly tells of the settings that have no flag.
+func environmentOnly() string {
+	lines := []string{"By the environment alone:", ""}
+	for _, s := range settings() {
+		if s.name != "" {
+			continue
+		}
+		line := "  " + s.env + "  " + s.usage
+		if s.standard != "" {
+			line += " (default: " + s.standard + ")"
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // givenFlags returns the flags that stand on the command line.

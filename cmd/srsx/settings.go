@@ -97,19 +97,16 @@ func settings() []setting {
 		}},
 		{name: "dev", usage: "run a small origin in this process, with a test clip at live/demo", isBool: true, set: boolean(func(c *config) *bool { return &c.dev })},
 		{name: "check", usage: "read and check the configuration, then end", isBool: true, set: boolean(func(c *config) *bool { return &c.check })},
-		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "", func(c *config) *time.Duration { return &c.graceQuit }),
-		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "", func(c *config) *time.Duration { return &c.forceQuit }),
-		listener("", "GO_PPROF", "", "", func(c *config) *string { return &c.pprof }),
+		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "time that open sessions get after SIGTERM", func(c *config) *time.Duration { return &c.graceQuit }),
+		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "time after SIGTERM at which the process ends, whatever is open", func(c *config) *time.Duration { return &c.forceQuit }),
+		listener("", "GO_PPROF", "", "Go's profiler", func(c *config) *string { return &c.pprof }),
 	}
-	for _, word := range []string{"ENABLED", "IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
-		set := func(c *config, value string) error {
+	list = append(list, setting{env: backendPrefix + "ENABLED", usage: "on: the one static origin that these variables describe is served", set: backendEnabled})
+	for _, word := range []string{"IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
+		list = append(list, setting{env: backendPrefix + word, usage: "its " + word + ", as in an origin's heartbeat", set: func(c *config, value string) error {
 			c.backend[word] = value
 			return nil
-		}
-		if word == "ENABLED" {
-			set = backendEnabled
-		}
-		list = append(list, setting{env: backendPrefix + word, set: set})
+		}})
 	}
 	for _, s := range []struct{ name, env, standard, usage string }{
 		{"cluster-name", "PROXY_CLUSTER_NAME", "srsx", "peers of another name are ignored; not used by one peer alone"},
