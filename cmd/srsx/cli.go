@@ -234,16 +234,18 @@ func agentCommand(p process) *cli.Command {
 
 // environmentOnly tells of the settings that have no flag.
 func environmentOnly() string {
-	text := "By the environment alone:\n"
+	lines := []string{"By the environment alone:", ""}
 	for _, s := range settings() {
-		if s.name == "" {
-			text += fmt.Sprintf("\n  %s  %s", s.env, s.usage)
-			if s.standard != "" {
-				text += " (default: " + s.standard + ")"
-			}
+		if s.name != "" {
+			continue
 		}
+		line := "  " + s.env + "  " + s.usage
+		if s.standard != "" {
+			line += " (default: " + s.standard + ")"
+		}
+		lines = append(lines, line)
 	}
-	return text
+	return strings.Join(lines, "\n")
 }
 
 // givenFlags returns the flags that stand on the command line.

@@ -252,14 +252,14 @@ func TestVersionIsTheSameEverywhere(t *testing.T) {
 		t.Fatalf("version prints %q", out)
 	}
 	for _, addr := range []string{p.system, p.api, p.http} {
-		response, err := http.Get("http://" + addr + "/api/v1/versions")
+		client := p.here().client
+		response, err := client.Get("http://" + addr + "/api/v1/versions")
 		if err != nil {
 			t.Fatal(err)
 		}
 		body := make([]byte, 1000)
 		n, _ := response.Body.Read(body)
 		_ = response.Body.Close()
-		http.DefaultClient.CloseIdleConnections()
 		if response.StatusCode != http.StatusOK || !strings.Contains(string(body[:n]), strconv.Quote(version)) || !strings.Contains(string(body[:n]), `"code":0`) {
 			t.Errorf("versions at %s = %d %s; want %s", addr, response.StatusCode, body[:n], version)
 		}

@@ -42,6 +42,10 @@ func (a *agent) run(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
+	static, err := a.staticFiles()
+	if err != nil {
+		return err
+	}
 	forced, force := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer force(nil)
 	ctx, cancel := context.WithCancel(ctx)
@@ -62,7 +66,7 @@ func (a *agent) run(ctx context.Context, p process) error {
 	serving.Go(func() error { return a.awaitDeath(ctx) })
 	serving.Go(func() error { return a.router.Run(ctx) })
 	a.serveControl(ctx, serving)
-	a.serveMedia(ctx, serving, vhosts, a.hintKey(key))
+	a.serveMedia(ctx, serving, vhosts, a.hintKey(key), static)
 	a.announce(ctx, p.stdout)
 	serving.Go(func() error { return a.awaitEnd(ctx, forced, force, p.signals) })
 

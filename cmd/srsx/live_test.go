@@ -50,11 +50,9 @@ func (r *running) interrupt(t *testing.T) {
 
 func TestWatchFollowsLive(t *testing.T) {
 	p := startPeer(t, options{})
-	table, asJSON := p.start("placement", "watch"), p.start("placement", "watch", "-format", "json")
-	// A subscription sees what comes after it: origins come until it stands.
-	for n := 0; table.out.String() == "" || asJSON.out.String() == ""; n++ {
-		p.originAt(t, origintest.Config{Server: fmt.Sprint("o", n), Interval: time.Minute})
-	}
+	table := p.watch(t)
+	asJSON := p.watch(t, "-format", "json")
+	p.originAt(t, origintest.Config{Server: "o1", Interval: time.Minute})
 	p.publish(t, "one").end()
 	home := p.homeOf(t, "live/one")
 	p.must(t, "placement", "forget", "live/one")
@@ -76,17 +74,13 @@ func TestWatchFollowsLive(t *testing.T) {
 	if at := slices.Index(kinds, "placed"); at < 0 || !slices.Equal(kinds[at:], []string{"placed", "published", "unpublished", "forgotten"}) {
 		t.Errorf("kinds = %v", kinds)
 	}
-	table.interrupt(t)
-	asJSON.interrupt(t)
 }
 
 // Watch says so when there is nothing more to follow.
 func TestWatchEndsWithThePeer(t *testing.T) {
 	p := startPeer(t, options{})
 	r := p.start("placement", "watch")
-	for n := 0; r.out.String() == ""; n++ {
-		p.originAt(t, origintest.Config{Server: fmt.Sprint("o", n), Interval: time.Minute})
-	}
+	p.awaitWatcher(t, r)
 	p.signals <- syscall.SIGTERM
 	p.awaitEnd(t)
 	if code := <-r.ended; code != exitRefused || strings.Count(r.errs.String(), "\n") != 1 {

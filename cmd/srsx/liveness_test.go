@@ -56,16 +56,23 @@ func (r *running) has(texts ...string) func() bool {
 }
 
 // watch follows the peer's events until the test ends.
-func (p *peer) watch(t *testing.T) *running {
+func (p *peer) watch(t *testing.T, flags ...string) *running {
 	t.Helper()
-	r := p.start("placement", "watch")
+	r := p.start(append([]string{"placement", "watch"}, flags...)...)
 	t.Cleanup(func() { r.interrupt(t) })
+	p.awaitWatcher(t, r)
+	return r
+}
+
+// awaitWatcher waits until a watcher has subscribed: it sees what comes after,
+// so an origin comes and goes until it does.
+func (p *peer) awaitWatcher(t *testing.T, r *running) {
+	t.Helper()
 	eventually(t, "the subscription", func() bool {
 		p.here().call(t, "POST", registerPath, heartbeat("marker", "1", "127.0.0.1", "1"))
 		p.here().call(t, "DELETE", "/api/v1/origins/marker", "")
 		return r.has("origin-removed", "marker")()
 	})
-	return r
 }
 
 // Silence alone brings no origin down: it has to fail a probe as well.

@@ -73,7 +73,6 @@ func TestAViewerMayComeBeforeThePublisher(t *testing.T) {
 }
 
 func TestAPlacementGoesTenSecondsAfterItsLastHolder(t *testing.T) {
-	t.Parallel() // it waits
 	p := startPeer(t, options{})
 	o := p.originAt(t, origintest.Config{Server: "o1"})
 	free := func() bool { return p.placements(t)[one].Sessions == 0 }

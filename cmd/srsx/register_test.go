@@ -169,7 +169,6 @@ func TestOriginsAreCapped(t *testing.T) {
 }
 
 func TestTenThousandOriginsCostLittle(t *testing.T) {
-	t.Parallel() // it takes its time
 	p := startPeer(t, options{config: "limits: {origins: 10000}\n"})
 	var before, after runtime.MemStats
 	runtime.GC()

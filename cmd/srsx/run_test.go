@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +13,8 @@ import (
 func TestOnePeerCarriesRealStreams(t *testing.T) {
 	p := startPeer(t, options{flags: []string{"-dev", "-api", "off"}})
 	encoder := p.publish(t, "mine?token=secret")
-	response, err := http.Get("http://" + p.http + "/live/mine.flv?token=secret")
+	client := p.here().client
+	response, err := client.Get("http://" + p.http + "/live/mine.flv?token=secret")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"slices"
 	"time"
 
@@ -104,7 +103,7 @@ func (a *agent) awaitDeath(ctx context.Context) error {
 
 // serveMedia serves what sessions come through. The servers end with their
 // listeners, and when the last session has.
-func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key func() httpstream.HintKey) {
+func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key func() httpstream.HintKey, static fs.FS) {
 	if ln := a.media["rtmp"]; ln != nil {
 		server := rtmp.NewServer(rtmp.Config{
 			Opener: a.router, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(), Log: a.log, Registered: a.registered,
@@ -114,17 +113,17 @@ func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts 
 	if ln := a.media["http"]; ln != nil {
 		server := httpstream.NewServer(httpstream.Config{
 			Opener: a.router, Finder: a.balancer, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(),
-			HintKey: key, Static: a.staticFiles(), Versions: a.admin.Versions(), Log: a.log,
+			HintKey: key, Static: static, Versions: a.admin.Versions(), Log: a.log,
 		})
 		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "-http", ln)) })
 	}
 }
 
-func (a *agent) staticFiles() fs.FS {
+func (a *agent) staticFiles() (fs.FS, error) {
 	if a.config.static != "" {
-		return os.DirFS(a.config.static)
+		return httpstream.StaticFiles(a.config.static)
 	}
-	return player.FS()
+	return player.FS(), nil
 }
 
 // registered finds the origin that serves RTMP at an address.

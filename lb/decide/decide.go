@@ -95,7 +95,7 @@ func (d *Decider) Place(s *fsm.State, w lb.Want, holder fsm.Holder) (fsm.Place, 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	chosen, err := d.choose(s, w).Chosen()
+	chosen, err := d.policy.Choose(s, d.query(w))
 	if err != nil {
 		return place, err
 	}
@@ -113,25 +113,20 @@ func (d *Decider) Settled(place fsm.Place) {
 	}
 }
 
-func (d *Decider) choose(s *fsm.State, w lb.Want) fsm.Decision {
-	loads := make(map[lb.OriginID]fsm.Load, len(d.loads))
-	for id, l := range d.loads {
-		loads[id] = fsm.Load{CPUPercent: l.CPUPercent}
+// query puts a wish to the policy. d.mu is held until it has answered.
+func (d *Decider) query(w lb.Want) fsm.Query {
+	return fsm.Query{
+		Stream: w.Stream, Protocol: w.Protocol, Avoid: w.Avoid, Now: time.Now(),
+		Load: func(id lb.OriginID) fsm.Load {
+			return fsm.Load{CPUPercent: d.loads[id].CPUPercent, Coming: d.coming[id]}
+		},
 	}
-	for id, n := range d.coming {
-		l := loads[id]
-		l.Coming = n
-		loads[id] = l
-	}
-	return d.policy.Choose(s, fsm.Query{
-		Stream: w.Stream, Protocol: w.Protocol, Avoid: w.Avoid, Loads: loads, Now: time.Now(),
-	})
 }
 
 // Explain says where a stream is or would be placed, by the code that places.
 func (d *Decider) Explain(s *fsm.State, w lb.Want) lb.Explanation {
 	d.mu.Lock()
-	decision := d.choose(s, w)
+	decision := d.policy.Explain(s, d.query(w))
 	d.mu.Unlock()
 	e := lb.Explanation{Stream: w.Stream, Rule: decision.Rule, Pool: decision.Pool}
 	if p, ok := s.Placement(w.Stream); ok {

@@ -27,7 +27,7 @@ const (
 	duePace         = 100 * time.Millisecond
 	dueBatch        = 1000 // commands
 	questionTimeout = 2 * time.Second
-	placeTries      = 3 // the origin that was chosen may go down before the command is applied
+	placeTries      = 3 // the origin that was chosen may go down or fill up before the command is applied
 )
 
 // errNotLeading answers a question that came to a peer that no longer leads.
@@ -221,7 +221,7 @@ func (l *leadership) placeSome(ctx context.Context, holder fsm.Holder, wants []l
 		placements[i] = placement{
 			generation: result.Placement.Generation, created: result.Created, err: lb.ErrorOf(result.Err),
 		}
-		if errors.Is(placements[i].err, lb.ErrConflict) {
+		if errors.Is(placements[i].err, lb.ErrConflict) || errors.Is(placements[i].err, lb.ErrLimit) {
 			again = append(again, i)
 		}
 	}

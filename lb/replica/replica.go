@@ -59,20 +59,7 @@ func (r *Replica) follow(s *fsm.State, change fsm.Change) {
 	if change.Kind == fsm.Forgotten {
 		delete(r.sessions, change.Stream) // those on it are to end: they hold nothing any more
 	}
-	if !change.Stream.IsZero() {
-		// As it is now: a later command of the same entry may have changed it.
-		if p, placed := s.Placement(change.Stream); placed {
-			r.index.Put(p)
-		} else {
-			r.index.Remove(change.Stream)
-		}
-		return
-	}
-	if o, known := s.Origin(change.Origin); known {
-		r.index.PutOrigin(o)
-	} else if change.Origin != "" {
-		r.index.RemoveOrigin(change.Origin)
-	}
+	r.index.Follow(s, change)
 }
 
 // Reset starts anew from a state that a snapshot brought. What happened in
@@ -136,8 +123,8 @@ func (r *Replica) Origins() []lb.Origin { return r.index.Origins() }
 // number of sessions that this peer has on each.
 func (r *Replica) Placements() iter.Seq[lb.PlacementStatus] {
 	return func(yield func(lb.PlacementStatus) bool) {
-		for _, p := range r.index.Placements() {
-			if !yield(lb.PlacementStatus{Placement: *p, Sessions: r.Sessions(p.Stream, p.Generation)}) {
+		for p := range r.index.Placements() {
+			if !yield(lb.PlacementStatus{Placement: p, Sessions: r.Sessions(p.Stream, p.Generation)}) {
 				return
 			}
 		}

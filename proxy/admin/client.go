@@ -29,7 +29,11 @@ func NewClient(base, token string) *Client {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
-	return &Client{base: strings.TrimRight(base, "/"), token: token}
+	// A command makes one call or few: it keeps no connection to the peer, and
+	// no proxy stands between the two.
+	return &Client{base: strings.TrimRight(base, "/"), token: token, http: http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}}
 }
 
 // CallError is a refusal of the API in its own words.

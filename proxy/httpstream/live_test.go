@@ -3,7 +3,6 @@ package httpstream_test
 import (
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 
@@ -89,35 +88,6 @@ func TestHalfALiveBodyIsSeenToBeHalf(t *testing.T) {
 	}
 }
 
-func TestPlainShapesAreServed(t *testing.T) {
-	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "media") }))
-	for name, raw := range map[string]string{
-		"HTTP/1.0":           "GET /live/s.flv HTTP/1.0\r\n\r\n",
-		"length of 0":        "GET /live/s.flv HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
-		"parameter unparsed": "GET /live/s.flv?a&&b=%zz HTTP/1.1\r\nHost: h\r\n\r\n",
-	} {
-		_, reader := p.raw(t, raw)
-		response, err := http.ReadResponse(reader, nil) //nolint:bodyclose // ends with the connection
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		body, err := io.ReadAll(response.Body)
-		if err != nil || string(body) != "media" {
-			t.Errorf("%s: status %d, body %q, %v", name, response.StatusCode, body, err)
-		}
-		if name == "HTTP/1.0" && len(response.TransferEncoding) != 0 {
-			t.Errorf("HTTP/1.0 client got %v", response.TransferEncoding)
-		}
-	}
-	var queries []string
-	for _, seen := range p.origin.Seen("http") {
-		queries = append(queries, seen.Request.URL.RawQuery)
-	}
-	if !slices.Contains(queries, "a&&b=%zz") {
-		t.Errorf("origin saw queries %q; want a&&b=%%zz as it was", queries)
-	}
-}
-
 func TestLiveBodiesOfEachKind(t *testing.T) {
 	p := start(t, origintest.Script{})
 	p.publish(t, "s")
@@ -138,10 +108,10 @@ func TestLiveBodiesOfEachKind(t *testing.T) {
 		if _, err = io.ReadFull(response.Body, got); err != nil || string(got) != want {
 			t.Errorf("%s: read %v; want the origin's bytes", ext, err)
 		}
-		_ = response.Body.Close()
 		if open := p.router.Sessions(); len(open) != 1 || open[0].Kind != ext[1:] {
 			t.Errorf("%s: sessions %+v; want one of its kind", ext, open)
 		}
+		_ = response.Body.Close()
 		eventually(t, "the session ends with its player", func() bool { return p.sessions() == 0 })
 	}
 }

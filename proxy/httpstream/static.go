@@ -1,13 +1,27 @@
 package httpstream
 
 import (
+	"fmt"
 	"io/fs"
 	"net/http"
+	"os"
 	"path"
 	"strings"
 
 	"srsx/proxy"
 )
+
+// StaticFiles returns the files of a folder, for [Config]. A symbolic link may
+// lead anywhere within the folder; one that leads out of it leads nowhere. The
+// folder stays open for as long as the files are in use, so another one that
+// takes its name later is not seen.
+func StaticFiles(folder string) (fs.FS, error) {
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("open static folder: %w", err)
+	}
+	return root.FS(), nil
+}
 
 // isStatic reports whether a path names a file of the static folder: it wins
 // over a stream of that name.
