@@ -16,7 +16,7 @@ import (
 // SnapshotNow writes a snapshot to this peer's disk and shortens its log. It does
 // nothing when nothing has changed since the last.
 func (n *Node) SnapshotNow(ctx context.Context) error {
-	err := answered(ctx, n.raft.Snapshot())
+	err := n.flights.answered(ctx, n.raft.Snapshot())
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("take snapshot: %w", err)
 	}
@@ -57,7 +57,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 	}
 	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: state.Index(), Size: int64(backup.Len())}
 	restored := make(chan error, 1)
-	go func() { restored <- n.raft.Restore(meta, &backup, n.config.Timeout) }()
+	n.flights.watch(func() { restored <- n.raft.Restore(meta, &backup, n.config.Timeout) })
 	select {
 	case err = <-restored:
 	case <-ctx.Done():
@@ -76,7 +76,7 @@ func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
 // log again, which it does not from the backup.
 func (n *Node) mark(ctx context.Context) error {
 	entry := fsm.AppendBatchHead(nil, time.Now(), 0)
-	if err := answered(ctx, n.raft.Apply(entry, n.config.Timeout)); err != nil {
+	if err := n.flights.answered(ctx, n.raft.Apply(entry, n.config.Timeout)); err != nil {
 		return fmt.Errorf("%w: restore snapshot: %w", ErrUnknownOutcome, err)
 	}
 	return nil

@@ -43,16 +43,15 @@ type Config struct {
 	// reads; nil: all read what this peer writes.
 	Understood func() uint8
 
-	// Stalled is closed when the log's disk has stalled, and Fence then cuts
-	// this peer's raft off from the others, so that they elect a leader whose
-	// disk works; nil: never.
-	Stalled <-chan struct{}
-	Fence   func()
+	// Stalled tells that a write to the log's disk takes too long, and when it
+	// is over. Fence then cuts this peer's raft off from the others, so that
+	// they elect a leader whose disk works, and lets it back. nil: never.
+	Stalled <-chan bool
+	Fence   func(shut bool)
 
-	// AwaitDeath blocks until the process of the given peer has died, as seen
-	// from here, and returns nil; or returns when ctx is done. nil: a dead
-	// leader is found out by its silence.
-	AwaitDeath func(ctx context.Context, id string) error
+	// Processes tells when a peer has died; nil: a dead leader is found out by
+	// its silence.
+	Processes Processes
 
 	// Multiplier stretches the timeouts of raft for slow or distant hosts, 1
 	// to 10.
@@ -82,6 +81,15 @@ type RPC interface {
 	Call(ctx context.Context, to string, kind byte, request []byte) ([]byte, error)
 	// Handle sets who answers requests of a kind.
 	Handle(kind byte, answer func(ctx context.Context, from string, request []byte) ([]byte, error))
+}
+
+// Processes tells whether the process of a peer has died, as seen from here: its
+// host refuses connections to it. Silence is no death.
+type Processes interface {
+	// AwaitDeath returns nil once the process has died, else when ctx is done.
+	AwaitDeath(ctx context.Context, id string) error
+	// Dead looks now.
+	Dead(ctx context.Context, id string) bool
 }
 
 // Observer follows the state. It is called by whoever applies, in the order of

@@ -27,8 +27,8 @@ const (
 	deathPatience = 500 * time.Millisecond
 	deathPause    = 5 * time.Millisecond
 	// deathStagger is how much later each further voter starts: a vote takes
-	// a message and a write to disk.
-	deathStagger = 25 * time.Millisecond
+	// a message and a write to disk, which may be slow.
+	deathStagger = 75 * time.Millisecond
 )
 
 // deaths holds which leader this peer has seen die.
@@ -67,7 +67,7 @@ func (n *Node) watchLeader(ctx context.Context) {
 		leader, changed := n.leaders.now()
 		if leader.Leader != "" && leader.Leader != n.config.ID {
 			watch, done := while(ctx, changed)
-			if n.config.AwaitDeath(watch, leader.Leader) == nil && watch.Err() == nil {
+			if n.config.Processes.AwaitDeath(watch, leader.Leader) == nil && watch.Err() == nil {
 				n.deaths.see(leader)
 				n.succeed(watch, leader)
 			}
@@ -152,17 +152,20 @@ func (t testimony) further(o testimony) bool {
 }
 
 func (n *Node) testimony(leader string, term uint64) testimony {
-	lastTerm, _ := strconv.ParseUint(n.raft.Stats()["last_log_term"], 10, 64)
+	lastTerm, _ := strconv.ParseUint(n.raft.Stats()["last_log_term"], 10, 64) // raft tells it nowhere else
 	return testimony{saw: n.deaths.saw(leader, term), term: lastTerm, last: n.raft.LastIndex(), id: n.config.ID}
 }
 
-func (n *Node) answerDeath(_ context.Context, from string, request []byte) ([]byte, error) {
+func (n *Node) answerDeath(ctx context.Context, from string, request []byte) ([]byte, error) {
 	m := &message{rest: request}
 	leader, term := m.text(), m.uvarint()
 	if m.end() != nil {
 		return nil, malformed("inquest", from)
 	}
 	t := n.testimony(leader, term)
+	if !t.saw && n.config.Processes != nil && n.raft.CurrentTerm() == term {
+		t.saw = n.config.Processes.Dead(ctx, leader)
+	}
 	b := []byte{0}
 	if t.saw {
 		b[0] = 1
@@ -178,8 +181,8 @@ func (n *Node) elect(ctx context.Context, dead Leadership, rank int) {
 	case <-ctx.Done():
 		return
 	}
-	if !n.deaths.mayElect() {
-		return
+	if n.raft.CurrentTerm() != dead.Term || !n.deaths.mayElect() {
+		return // another's election is on, or this peer had its own
 	}
 	n.log.InfoContext(ctx, "leader's process has died, starting an election", "leader", dead.Leader, "term", dead.Term, "rank", rank)
 	// Raft offers no other way to start one than the message by which a leader

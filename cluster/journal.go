@@ -10,12 +10,13 @@ import (
 type journal struct {
 	raft.LogStore
 	tracking raft.CommitTrackingLogStore // the same log, where it tracks commits
+	stable   raft.StableStore
 	// appended is called after entries up to last were stored.
 	appended atomic.Pointer[func(last uint64)]
 }
 
-func newJournal(logs raft.LogStore) *journal {
-	j := &journal{LogStore: logs}
+func newJournal(logs raft.LogStore, stable raft.StableStore) *journal {
+	j := &journal{LogStore: logs, stable: stable}
 	j.tracking, _ = logs.(raft.CommitTrackingLogStore)
 	return j
 }
@@ -55,10 +56,38 @@ func (j *journal) StageCommitIndex(index uint64) error {
 // a channel before it starts the reader.
 func (j *journal) GetCommitIndex() (uint64, error) { return 0, nil }
 
-// committed returns up to where the log says that its entries are committed.
+// committed returns up to where this peer's disk says that the log is committed.
 func (j *journal) committed() (uint64, error) {
-	if j.tracking == nil {
+	index, err := j.highWater()
+	if err != nil {
+		return 0, err
+	}
+	if j.tracking != nil {
+		var tracked uint64
+		if tracked, err = j.tracking.GetCommitIndex(); err != nil {
+			return 0, err
+		}
+		index = max(index, tracked)
+	}
+	last, err := j.LastIndex()
+	return min(index, last), err
+}
+
+// highWaterKey is where the stable store holds what mark kept.
+const highWaterKey = "SrsxCommitted"
+
+func (j *journal) highWater() (uint64, error) {
+	index, err := j.stable.GetUint64([]byte(highWaterKey))
+	if err != nil && err.Error() == "not found" { // as raft asks, which defines no error for it
 		return 0, nil
 	}
-	return j.tracking.GetCommitIndex()
+	return index, err
+}
+
+// keep stores that the log is committed up to index. The log itself says so of
+// each entry only with the entries that follow, so that is for when none do. An
+// entry that is committed stays so, and what takes its place in the log after a
+// recovery by hand has higher indexes: what is kept never turns false.
+func (j *journal) keep(index uint64) error {
+	return j.stable.SetUint64([]byte(highWaterKey), index)
 }

@@ -74,10 +74,10 @@ func (l *leaders) look(established uint64) Leadership {
 	return next
 }
 
-// resign makes nobody lead from now on, as seen from here.
-func (l *leaders) resign() {
+// resign makes nobody lead, as seen from here, until it is called with false.
+func (l *leaders) resign(yes bool) {
 	l.mu.Lock()
-	l.resigned = true
+	l.resigned = yes
 	l.mu.Unlock()
 	l.look(0)
 }
@@ -167,7 +167,7 @@ func (n *Node) tellLeadership(ctx context.Context, tell <-chan Leadership) {
 func (n *Node) establish(ctx context.Context, terms chan<- uint64) {
 	for n.raft.State() == raft.Leader {
 		term := n.raft.CurrentTerm()
-		if err := answered(ctx, n.raft.Barrier(n.config.Timeout)); err == nil {
+		if err := n.flights.answered(ctx, n.raft.Barrier(n.config.Timeout)); err == nil {
 			select {
 			case terms <- term:
 			case <-ctx.Done():
@@ -241,15 +241,3 @@ func (n *Node) awaitEstablished(ctx context.Context) (term uint64, err error) {
 // retryPause is how long to wait before something is tried again that raft has
 // just refused and says nothing more about.
 const retryPause = 10 * time.Millisecond
-
-// answered waits for raft's answer, which may never come.
-func answered(ctx context.Context, f raft.Future) error {
-	answer := make(chan error, 1)
-	go func() { answer <- f.Error() }()
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -36,7 +36,7 @@ func (n *Node) Bootstrap(ctx context.Context, servers []Server) error {
 		}
 		c.Servers = append(c.Servers, member)
 	}
-	err := answered(ctx, n.raft.BootstrapCluster(c))
+	err := n.flights.answered(ctx, n.raft.BootstrapCluster(c))
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		err = ErrHasState
 	}
@@ -166,7 +166,7 @@ func (n *Node) changeHere(ctx context.Context, c change, id, addr string) error 
 	default:
 		return fmt.Errorf("%w: %s", ErrMixedVersions, c)
 	}
-	err := answered(ctx, f)
+	err := n.flights.answered(ctx, f)
 	switch {
 	case notTaken(err):
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)

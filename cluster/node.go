@@ -35,7 +35,7 @@ type Node struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup // what stop ends
 	watching sync.WaitGroup // what the closing of down ends
-	flights  sync.WaitGroup // entries handed to raft that it has not answered
+	flights  flights
 	once     sync.Once
 }
 
@@ -48,7 +48,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		config:  config,
 		log:     config.Log,
 		machine: newMachine(config.Limits, config.Observer, config.Log),
-		journal: newJournal(config.Logs),
+		journal: newJournal(config.Logs, config.Stable),
 		queue:   newQueue(),
 		reads:   newReaders(),
 		hints:   newHints(),
@@ -79,10 +79,11 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	n.running.Go(func() { n.reads.run(ctx, n.readIndex) })
 	n.running.Go(func() { n.followHints(ctx) })
 	n.running.Go(func() { n.snapshotByBytes(ctx) })
+	n.running.Go(func() { n.keepHighWater(ctx) })
 	if config.Stalled != nil {
 		n.running.Go(func() { n.watchDisk(ctx) })
 	}
-	if config.AwaitDeath != nil {
+	if config.Processes != nil {
 		n.running.Go(func() { n.watchLeader(ctx) })
 	}
 	return n, nil
@@ -118,16 +119,18 @@ func (n *Node) close() error {
 	if n.fenced.Load() {
 		deadline = time.Now() // raft does not answer
 	}
-	// Raft never answers what it was handed and had not yet looked at when it
-	// was shut down.
-	waitUntil(deadline, n.flights.Wait)
+	waitUntil(deadline, n.flights.settle)
 	down := n.raft.Shutdown()
 	close(n.down)
 	n.watching.Wait()
-	if !waitUntil(deadline, func() { _ = down.Error() }) {
-		return errors.New("close: raft does not stop, its disk may have stalled")
+	switch stopped := waitUntil(deadline, func() { _ = down.Error() }); {
+	case stopped:
+		return nil
+	case n.fenced.Load():
+		return fmt.Errorf("close: %w", ErrFenced)
+	default:
+		return errors.New("close: raft does not stop")
 	}
-	return nil
 }
 
 // Shutdown hands leadership over, if this peer leads, and closes. The others then

@@ -121,7 +121,7 @@ func (n *Node) append(batch []*proposal, landed func()) {
 		entry, rest = cut(rest, n.config.EntrySize)
 		flights = append(flights, flight{entry, n.raft.Apply(encodeEntry(at, entry), n.config.Timeout)})
 	}
-	n.flights.Go(func() {
+	n.flights.watch(func() {
 		defer landed()
 		var refused []*proposal
 		for _, f := range flights {

@@ -151,9 +151,18 @@ func (q *queue) take(size int) []*proposal {
 func (q *queue) close(why error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed == nil {
-		q.closed = why
-	}
+	q.closed = why
+	q.empty(why)
+}
+
+// refuse refuses all that waits.
+func (q *queue) refuse(why error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.empty(why)
+}
+
+func (q *queue) empty(why error) {
 	settle(q.waiting, verdict{err: why})
 	q.waiting = nil
 }

@@ -107,9 +107,17 @@ func (r *readers) run(ctx context.Context, ask func(context.Context) (uint64, er
 func (r *readers) close(why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed == nil {
-		r.closed = why
-	}
+	r.closed = why
+	r.empty(why)
+}
+
+func (r *readers) refuse(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.empty(why)
+}
+
+func (r *readers) empty(why error) {
 	if r.next != nil {
 		r.next.err = why
 		close(r.next.done)

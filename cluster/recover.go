@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -15,16 +17,16 @@ import (
 // snapshot that can be read and all entries behind it that are known to be
 // committed. A peer restarted without a majority so serves what it knew.
 func recoverState(m *machine, j *journal, snapshots raft.SnapshotStore) (raft.SnapshotStore, error) {
-	usable, index, err := restoreLatest(m, snapshots)
-	if err != nil {
-		return nil, err
+	usable, index, unread := restoreLatest(m, snapshots)
+	if usable == nil {
+		return nil, unread
 	}
 	committed, err := j.committed()
 	if err != nil {
 		return nil, fmt.Errorf("read commit index: %w", err)
 	}
 	if err := checkContinues(j, index); err != nil {
-		return nil, err
+		return nil, errors.Join(err, unread)
 	}
 	for next := index + 1; next <= committed; next++ {
 		var entry raft.Log
@@ -38,25 +40,25 @@ func recoverState(m *machine, j *journal, snapshots raft.SnapshotStore) (raft.Sn
 	return usable, nil
 }
 
-// restoreLatest restores the latest snapshot that can be read, and returns its
-// index and the store without those that cannot: raft takes the first it sees.
-func restoreLatest(m *machine, snapshots raft.SnapshotStore) (raft.SnapshotStore, uint64, error) {
+// restoreLatest restores the latest snapshot that can be read. It returns its
+// index, 0 if there is none, and the store without those that cannot be read:
+// raft takes the first it sees. The error says why they cannot.
+func restoreLatest(m *machine, snapshots raft.SnapshotStore) (usable raft.SnapshotStore, index uint64, unread error) {
 	list, err := snapshots.List()
 	if err != nil {
 		return nil, 0, fmt.Errorf("list snapshots: %w", err)
 	}
-	broken := &readableSnapshots{SnapshotStore: snapshots}
-	var why error
+	readable := &readableSnapshots{SnapshotStore: snapshots}
 	for _, meta := range list {
-		if err := restoreOne(m, snapshots, meta); err != nil {
-			m.log.Warn("snapshot cannot be read", "snapshot", meta.ID, "err", err)
-			broken.without = append(broken.without, meta.ID)
-			why = errors.Join(why, fmt.Errorf("snapshot %s: %w", meta.ID, err))
-			continue
+		err := restoreOne(m, snapshots, meta)
+		if err == nil {
+			return readable, meta.Index, unread
 		}
-		return broken, meta.Index, nil
+		m.log.Warn("snapshot cannot be read", "snapshot", meta.ID, "err", err)
+		readable.without = append(readable.without, meta.ID)
+		unread = errors.Join(unread, fmt.Errorf("snapshot %s: %w", meta.ID, err))
 	}
-	return snapshots, 0, why
+	return readable, 0, unread
 }
 
 func restoreOne(m *machine, snapshots raft.SnapshotStore, meta *raft.SnapshotMeta) error {
@@ -90,6 +92,45 @@ func checkContinues(j *journal, snapshot uint64) error {
 			"restore the snapshot, or remove the directory to join as a new peer", first, snapshot)
 	}
 	return nil
+}
+
+// quiet is how long nothing is applied before it is kept how far that was.
+const quiet = 250 * time.Millisecond
+
+// keepHighWater sees to it that a peer restarted alone knows also the last
+// entries before a pause, which are the most when many were placed at once.
+func (n *Node) keepHighWater(ctx context.Context) {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	kept, _ := n.machine.position()
+	for before := kept; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		applied, _ := n.machine.position()
+		if applied != kept && applied == before {
+			if err := n.keepWithin(ctx, applied); err != nil {
+				n.log.DebugContext(ctx, "commit index not kept", "err", err)
+			} else {
+				kept = applied
+			}
+		}
+		before = applied
+	}
+}
+
+// keepWithin does not wait for a disk that hangs any longer than ctx.
+func (n *Node) keepWithin(ctx context.Context, applied uint64) error {
+	kept := make(chan error, 1)
+	go func() { kept <- n.journal.keep(applied) }()
+	select {
+	case err := <-kept:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // readableSnapshots leaves out snapshots that could not be read.

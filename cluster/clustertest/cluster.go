@@ -24,6 +24,10 @@ import (
 // Patience is how long what must happen may take, on a slow machine.
 const Patience = 30 * time.Second
 
+// patient is the multiplier of raft's timeouts: where many tests share few cores,
+// a leader may not get to run for as long as its lease is otherwise.
+const patient = 4
+
 // Config of a [Cluster].
 type Config struct {
 	Voters, Replicas int
@@ -50,7 +54,10 @@ type Peer struct {
 
 	cluster *Cluster
 	host    *host
-	disk    *disk
+	disk    *Disk
+
+	transport raft.Transport
+	tune      func(*cluster.Config) // for the next start
 }
 
 // Start founds a cluster and waits until somebody leads it. It is closed at the
@@ -67,7 +74,7 @@ func Start(t testing.TB, config Config) *Cluster {
 	if err := c.peers[0].Node.Bootstrap(t.Context(), servers); err != nil {
 		t.Fatal(err)
 	}
-	c.WaitLeader()
+	c.Elect(c.peers[0])
 	return c
 }
 
@@ -88,6 +95,12 @@ func (p *Peer) Start() {
 	}
 }
 
+// TuneNext changes the configuration for the next start only.
+func (p *Peer) TuneNext(tune func(*cluster.Config)) { p.tune = tune }
+
+// Disk returns the disk of a peer that runs.
+func (p *Peer) Disk() *Disk { return p.disk }
+
 // Dir returns where the peer's disk is.
 func (p *Peer) Dir() string { return filepath.Join(p.cluster.dir, p.ID) }
 
@@ -106,19 +119,24 @@ func (p *Peer) TryStart() error {
 		Stream: p.host.layer, MaxPool: 3, Timeout: 2 * time.Second, MsgpackUseNewTimeFormat: true,
 		Logger: hclog.NewNullLogger(),
 	})
+	p.transport = transport
 	id, net := p.ID, p.cluster.net
 	config := cluster.Config{
-		ID: id, RecoveryDir: p.Dir(), Logs: disk.logs, Stable: disk.stable, Snapshots: disk.snapshots,
-		Transport: transport, RPC: rpc{net, p.host}, Fence: p.host.fence, Log: log,
-		AwaitDeath: func(ctx context.Context, leader string) error { return net.awaitDeath(ctx, id, leader) },
+		ID: id, RecoveryDir: p.Dir(), Logs: disk, Stable: disk, Snapshots: disk.Snapshots(),
+		Transport: transport, RPC: rpc{net, p.host}, Log: log,
+		Multiplier: patient, Stalled: disk.stalls, Fence: p.host.fence, Processes: processes{net, id},
 	}
 	if p.cluster.config.Tune != nil {
 		p.cluster.config.Tune(p, &config)
 	}
+	if p.tune != nil {
+		p.tune(&config)
+		p.tune = nil
+	}
 	p.Node, err = cluster.Open(context.Background(), config)
 	if err != nil {
 		net.kill(p.host)
-		err = errors.Join(err, transport.Close(), disk.close())
+		err = errors.Join(err, transport.Close(), disk.Close())
 	}
 	return err
 }
@@ -155,7 +173,7 @@ func (p *Peer) end(err error) {
 	if errors.Is(err, cluster.ErrFenced) {
 		err = nil
 	}
-	if err = errors.Join(err, p.disk.close()); err != nil {
+	if err = errors.Join(err, p.disk.Close()); err != nil {
 		p.cluster.t.Errorf("end %s: %v", p.ID, err)
 	}
 }
@@ -220,6 +238,17 @@ func (c *Cluster) WaitLeader(among ...*Peer) *Peer {
 	return leader
 }
 
+// Elect makes a voter start an election now, and waits until it leads.
+func (c *Cluster) Elect(p *Peer) {
+	c.t.Helper()
+	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	err := p.transport.TimeoutNow(raft.ServerID(p.ID), raft.ServerAddress(p.ID), request, &raft.TimeoutNowResponse{})
+	if err != nil {
+		c.t.Fatalf("elect %s: %v", p.ID, err)
+	}
+	c.WaitLeader()
+}
+
 // Followers returns the running peers other than the leader.
 func (c *Cluster) Followers() []*Peer {
 	leader := c.WaitLeader()
@@ -246,7 +275,8 @@ func (c *Cluster) Partition(side ...*Peer) {
 // Cut holds back what one peer sends to another.
 func (c *Cluster) Cut(from, to *Peer) { c.net.cut(from.ID, to.ID, true) }
 
-// Reset puts a firewall between two peers: to looks dead to from.
+// Reset puts a firewall between two peers that answers in the place of to, which
+// so looks dead to from, cut off or not.
 func (c *Cluster) Reset(from, to *Peer) { c.net.reset(from.ID, to.ID, true) }
 
 // Heal undoes all Partition, Cut and Reset.

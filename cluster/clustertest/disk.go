@@ -1,45 +1,80 @@
 package clustertest
 
 import (
-	"errors"
-	"io"
-	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
+
+	"srsx/cluster/store"
 )
 
-// disk is what a peer keeps over restarts.
-type disk struct {
-	logs      raft.LogStore
-	stable    raft.StableStore
-	snapshots raft.SnapshotStore
-	closers   []io.Closer
+// Disk is what a peer keeps over restarts. Its writes can be made to hang, or to
+// fail.
+type Disk struct {
+	*store.Store
+	stalls chan bool
+
+	mu   sync.Mutex
+	hung chan struct{} // closed when writes go on; nil: they do
+	fail error
 }
 
-func openDisk(dir string) (*disk, error) {
-	bolt, err := raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, "raft.db"), BoltOptions: &bbolt.Options{NoFreelistSync: true},
+// stallLimit is how long a write may take in tests before a peer is fenced off.
+const stallLimit = 200 * time.Millisecond
+
+func openDisk(dir string) (*Disk, error) {
+	d := &Disk{stalls: make(chan bool, 1)}
+	s, err := store.Open(dir, store.Options{MaxAppendEntries: 1024})
+	d.Store = s
+	return d, err
+}
+
+// Hang makes the log's writes hang until the function that it returns is called.
+func (d *Disk) Hang() (release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hung := make(chan struct{})
+	d.hung = hung
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.hung = nil
+		close(hung)
 	})
-	if err != nil {
-		return nil, err
-	}
-	cache, err := raft.NewLogCache(1024, bolt)
-	if err != nil {
-		return nil, err
-	}
-	snapshots, err := raft.NewFileSnapshotStore(dir, 2, io.Discard)
-	if err != nil {
-		return nil, err
-	}
-	return &disk{logs: cache, stable: bolt, snapshots: snapshots, closers: []io.Closer{bolt}}, nil
 }
 
-func (d *disk) close() error {
-	var errs error
-	for _, c := range d.closers {
-		errs = errors.Join(errs, c.Close())
+// Fail makes the log's writes fail, until it is called with nil.
+func (d *Disk) Fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fail = err
+}
+
+// StoreLogs implements raft.LogStore.
+func (d *Disk) StoreLogs(entries []*raft.Log) error {
+	d.mu.Lock()
+	hung, fail := d.hung, d.fail
+	d.mu.Unlock()
+	if hung != nil {
+		d.hang(hung)
 	}
-	return errs
+	if fail != nil {
+		return fail
+	}
+	return d.Store.StoreLogs(entries)
+}
+
+// hang stands in for a write that does not return, and for the watchdog that
+// notices.
+func (d *Disk) hang(until <-chan struct{}) {
+	limit := time.NewTimer(stallLimit)
+	defer limit.Stop()
+	select {
+	case <-limit.C:
+		d.stalls <- true
+		<-until
+		d.stalls <- false
+	case <-until:
+	}
 }

@@ -37,7 +37,7 @@ type host struct {
 	mu       sync.Mutex
 	conns    []net.Conn
 	handlers map[byte]handler
-	cuts     chan struct{} // closed: raft is fenced off
+	fenced   bool // raft gets no connections
 }
 
 type handler func(ctx context.Context, from string, request []byte) ([]byte, error)
@@ -45,7 +45,7 @@ type handler func(ctx context.Context, from string, request []byte) ([]byte, err
 func (n *Network) start(id string) *host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	h := &host{id: id, dead: make(chan struct{}), handlers: make(map[byte]handler), cuts: make(chan struct{})}
+	h := &host{id: id, dead: make(chan struct{}), handlers: make(map[byte]handler)}
 	h.layer = &layer{net: n, host: h, accept: make(chan net.Conn)}
 	n.hosts[id] = h
 	n.stir()
@@ -72,30 +72,24 @@ func (h *host) end() {
 	default:
 	}
 	close(h.dead)
-	for _, c := range h.conns {
-		_ = c.Close()
-	}
-	h.conns = nil
+	h.hangUp()
 }
 
 // fence ends raft's connections and takes no new ones, as the cluster port does.
-func (h *host) fence() {
+func (h *host) fence(shut bool) { //nolint:revive // the state itself, not a mode
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.cuts)
+	h.fenced = shut
+	if shut {
+		h.hangUp()
+	}
+}
+
+func (h *host) hangUp() {
 	for _, c := range h.conns {
 		_ = c.Close()
 	}
 	h.conns = nil
-}
-
-func (h *host) fenced() bool {
-	select {
-	case <-h.cuts:
-		return true
-	default:
-		return false
-	}
 }
 
 func (h *host) adopt(c net.Conn) bool {
@@ -106,7 +100,7 @@ func (h *host) adopt(c net.Conn) bool {
 		return false
 	default:
 	}
-	if h.fenced() {
+	if h.fenced {
 		return false
 	}
 	h.conns = append(h.conns, c)
@@ -163,22 +157,43 @@ func (n *Network) heal() {
 func (n *Network) reach(from, to string) (target *host, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if from != to && (!n.linkOf(from, to).open() || !n.linkOf(to, from).open()) {
+	reset := n.resets[[2]string{from, to}]
+	if from != to && !reset && (!n.linkOf(from, to).open() || !n.linkOf(to, from).open()) {
 		return nil, n.changed
 	}
 	h := n.hosts[to]
-	if h == nil || n.resets[[2]string{from, to}] {
-		h = &host{id: to, dead: make(chan struct{}), cuts: make(chan struct{})}
+	if h == nil || reset {
+		h = &host{id: to, dead: make(chan struct{})}
 		h.layer = &layer{net: n, host: h}
 		close(h.dead)
 	}
 	return h, n.changed
 }
 
-// awaitDeath implements cluster.Config.AwaitDeath.
-func (n *Network) awaitDeath(ctx context.Context, from, to string) error {
+// processes implements cluster.Processes for one host.
+type processes struct {
+	net  *Network
+	from string
+}
+
+// Dead implements cluster.Processes.
+func (p processes) Dead(_ context.Context, id string) bool {
+	h, _ := p.net.reach(p.from, id)
+	if h == nil {
+		return false
+	}
+	select {
+	case <-h.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// AwaitDeath implements cluster.Processes.
+func (p processes) AwaitDeath(ctx context.Context, id string) error {
 	for {
-		h, changed := n.reach(from, to)
+		h, changed := p.net.reach(p.from, id)
 		if h != nil {
 			select {
 			case <-h.dead:

@@ -1,0 +1,309 @@
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/raft"
+
+	"srsx/cluster"
+	"srsx/cluster/clustertest"
+	"srsx/fsm"
+)
+
+func TestAllRestartAndNothingIsLost(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Replicas: 1})
+	propose(t, c.Leader(), putOrigin())
+	for _, p := range c.Peers() {
+		placeMany(t, p, p.ID, 100)
+	}
+	c.RequireSame()
+	before, servers := c.Leader().State(), fmt.Sprint(c.Leader().Node.Servers())
+	for _, how := range []func(*clustertest.Peer){(*clustertest.Peer).Kill, (*clustertest.Peer).Stop} {
+		peers := c.Peers()
+		for _, p := range peers {
+			how(p)
+		}
+		for _, p := range peers {
+			p.Start()
+		}
+		c.WaitLeader()
+		c.RequireSame()
+		if after := c.Leader().State(); after != before {
+			t.Errorf("state after restart = %s; want %s", after, before)
+		}
+		if after := fmt.Sprint(c.Leader().Node.Servers()); after != servers {
+			t.Errorf("members after restart = %s; want %s", after, servers)
+		}
+	}
+	propose(t, c.Followers()[0], place("after", "peer"))
+	c.RequireSame()
+}
+
+func TestPeerAloneServesWhatItKnew(t *testing.T) {
+	const count = 5000
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(_ *clustertest.Peer, c *cluster.Config) {
+		c.EntrySize = 256 // as many entries as thrice the calls
+	}})
+	propose(t, c.Leader(), putOrigin())
+	names := placeMany(t, c.Followers()[0], "known", count)
+	c.RequireSame()
+	alone := c.Followers()[1]
+	c.Eventually("keep how far the log is committed", func() bool {
+		index, _ := alone.Disk().GetUint64([]byte("SrsxCommitted"))
+		return index == alone.Node.Status().Applied
+	})
+	for _, p := range c.Peers() {
+		p.Kill()
+	}
+	alone.Start()
+	if got := known(alone, names...); got != count {
+		t.Errorf("alone, it knows %d of %d right after its start", got, count)
+	}
+	ctx, cancel := contextFor(t, heartbeat)
+	defer cancel()
+	if _, err := alone.Node.Propose(ctx, place("new", alone.ID)); !errors.Is(err, cluster.ErrNoLeader) {
+		t.Errorf("Propose alone = %v; want ErrNoLeader", err)
+	}
+}
+
+func TestSnapshotAndLogTogetherAreTheState(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(_ *clustertest.Peer, c *cluster.Config) {
+		c.TrailingEntries = 1
+	}})
+	propose(t, c.Leader(), putOrigin())
+	names := placeMany(t, c.Leader(), "in-snapshot", 200)
+	c.RequireSame()
+	for _, p := range c.Peers() {
+		if err := p.Node.SnapshotNow(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 20 {
+		names = append(names, placeMany(t, c.Leader(), fmt.Sprintf("in-log-%d", i), 5)...)
+	}
+	c.RequireSame()
+	before := c.Leader().State()
+	p := c.Followers()[0]
+	for _, q := range c.Peers() {
+		q.Kill()
+	}
+	p.Start()
+	if got := known(p, names...); got < len(names)-5 {
+		t.Errorf("alone, it knows %d of %d", got, len(names))
+	}
+	for i := range 3 {
+		if q := c.Peer(i); q != p {
+			q.Start()
+		}
+	}
+	c.WaitLeader()
+	c.RequireSame()
+	if after := p.State(); after != before {
+		t.Errorf("state after restart = %s; want %s", after, before)
+	}
+}
+
+func TestPeerFarBehindGetsASnapshot(t *testing.T) {
+	ledgerOf, observe := ledgers()
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(p *clustertest.Peer, c *cluster.Config) {
+		observe(p, c)
+		c.TrailingEntries = 1
+	}})
+	propose(t, c.Leader(), putOrigin())
+	late := c.Followers()[0]
+	late.Kill()
+	var names []string
+	for i := range 10 {
+		names = append(names, placeMany(t, c.Leader(), fmt.Sprintf("missed-%d", i), 50)...)
+	}
+	for _, p := range c.Peers() {
+		if err := p.Node.SnapshotNow(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late.Start()
+	c.Eventually("bring the late peer up", func() bool { return known(late, names...) == len(names) })
+	propose(t, late, place("own", late.ID))
+	c.RequireSame()
+	if l := ledgerOf(late.ID); len(l.placed) != len(names)+1 {
+		t.Errorf("observer knows %d placements; want %d", len(l.placed), len(names)+1)
+	}
+}
+
+// unreadable hands out snapshots that fsm does not read. That a file is as it was
+// written, the store sees to.
+type unreadable struct {
+	raft.SnapshotStore
+	all bool
+}
+
+func (u *unreadable) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	meta, source, err := u.SnapshotStore.Open(id)
+	if err == nil && u.all {
+		_ = source.Close()
+		source = io.NopCloser(strings.NewReader("not a snapshot"))
+	}
+	return meta, source, err
+}
+
+func TestUnreadableSnapshotNeedsTheLogBehindAnOlderOne(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 1})
+	p := c.Leader()
+	propose(t, p, putOrigin())
+	names := placeMany(t, p, "a", 20)
+	if err := p.Node.SnapshotNow(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	names = append(names, placeMany(t, p, "b", 20)...)
+	before := p.State()
+	p.Kill()
+	p.TuneNext(func(c *cluster.Config) { c.Snapshots = &unreadable{SnapshotStore: c.Snapshots, all: true} })
+	p.Start() // the log still has everything
+	c.WaitLeader()
+	if got := known(p, names...); got != len(names) {
+		t.Errorf("knows %d of %d", got, len(names))
+	}
+	if after := p.State(); after != before {
+		t.Errorf("state = %s; want %s", after, before)
+	}
+}
+
+func TestPeersFileReplacesTheMembersOnce(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3})
+	propose(t, c.Leader(), putOrigin())
+	names := placeMany(t, c.Leader(), "kept", 50)
+	c.RequireSame()
+	for _, p := range c.Peers() {
+		p.Kill()
+	}
+	left := c.Peer(2)
+	help, err := os.ReadFile(filepath.Join(left.Dir(), "peers.info"))
+	if err != nil || !strings.Contains(string(help), "peers.json") {
+		t.Errorf("peers.info = %q, %v; want the way to recover", help, err)
+	}
+	file := filepath.Join(left.Dir(), "peers.json")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `[{"id": %q, "address": %q}]`, left.ID, left.ID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left.Start()
+	c.WaitLeader()
+	if s := left.Node.Servers(); len(s) != 1 || s[0].ID != left.ID || !s[0].Voter {
+		t.Errorf("members = %v; want only %s", s, left.ID)
+	}
+	if got := known(left, names...); got != len(names) {
+		t.Errorf("knows %d of %d", got, len(names))
+	}
+	propose(t, left, place("after", left.ID))
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("peers.json is still there: %v", err)
+	}
+	left.Stop()
+	left.Start() // not once more
+	c.WaitLeader()
+	if known(left, "after") != 1 {
+		t.Error("the second start lost what came after the recovery")
+	}
+}
+
+func TestDamagedPeersFileEndsTheStart(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 1})
+	p := c.Peer(0)
+	p.Stop()
+	file := filepath.Join(p.Dir(), "peers.json")
+	for _, damaged := range []string{"", "[", `[]`, `[{"id": "", "address": "x"}]`} {
+		if err := os.WriteFile(file, []byte(damaged), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.TryStart(); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("start with peers.json %q = %v; want an error naming the file", damaged, err)
+			p.Stop()
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	p.Start()
+	c.WaitLeader()
+}
+
+func TestBackupIsRestoredEverywhere(t *testing.T) {
+	ledgerOf, observe := ledgers()
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Replicas: 1, Tune: observe})
+	propose(t, c.Leader(), fsm.Found{ID: "this cluster", Secret: fsm.Secret{1}}, putOrigin())
+	names := placeMany(t, c.Leader(), "saved", 100)
+	var backup strings.Builder
+	if _, err := c.Leader().Node.SaveSnapshot(&backup); err != nil {
+		t.Fatal(err)
+	}
+	placeMany(t, c.Leader(), "later", 100)
+	follower := c.Followers()[0]
+	if err := follower.Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); !errors.Is(err, cluster.ErrNotLeader) {
+		t.Errorf("RestoreSnapshot at a follower = %v; want ErrNotLeader", err)
+	}
+	damaged := backup.String()[:backup.Len()-3]
+	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(damaged)); !errors.Is(err, fsm.ErrCorrupt) {
+		t.Errorf("RestoreSnapshot of a cut off file = %v; want ErrCorrupt", err)
+	}
+	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
+		t.Fatal(err)
+	}
+	c.RequireSame()
+	for _, p := range c.Peers() {
+		if got, later := known(p, names...), known(p, "later-1"); got != len(names) || later != 0 {
+			t.Errorf("%s knows %d of %d saved and %d later placements", p.ID, got, len(names), later)
+		}
+		propose(t, p, place("after-"+p.ID, p.ID))
+		if l := ledgerOf(p.ID); len(l.wrong) > 0 {
+			t.Errorf("%s was told %v", p.ID, l.wrong)
+		}
+	}
+	c.RequireSame()
+	before := c.Leader().State()
+	for _, p := range c.Peers() {
+		p.Kill()
+	}
+	for i := range 4 {
+		c.Peer(i).Start()
+	}
+	c.WaitLeader()
+	c.RequireSame()
+	if after := c.Leader().State(); after != before {
+		t.Errorf("state after restart = %s; want %s", after, before)
+	}
+}
+
+func TestBackupOfAnotherClusterLeavesTheIdentity(t *testing.T) {
+	other := clustertest.Start(t, clustertest.Config{Voters: 1})
+	propose(t, other.Leader(), fsm.Found{ID: "other cluster", Secret: fsm.Secret{2}}, putOrigin())
+	for i := range 20 { // its log is longer than that of the new one
+		placeMany(t, other.Leader(), fmt.Sprintf("saved-%d", i), 2)
+	}
+	var backup strings.Builder
+	if _, err := other.Leader().Node.SaveSnapshot(&backup); err != nil {
+		t.Fatal(err)
+	}
+	c := clustertest.Start(t, clustertest.Config{Voters: 3})
+	propose(t, c.Leader(), fsm.Found{ID: "this cluster", Secret: fsm.Secret{1}})
+	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
+		t.Fatal(err)
+	}
+	c.RequireSame()
+	for _, p := range c.Peers() {
+		p.Node.View(func(s *fsm.State) {
+			if got, _ := s.Cluster(); got.ID != "this cluster" || got.Secret != (fsm.Secret{1}) {
+				t.Errorf("%s is now of cluster %q", p.ID, got.ID)
+			}
+		})
+		if known(p, "saved-19-1") != 1 {
+			t.Errorf("%s lacks what was saved", p.ID)
+		}
+		propose(t, p, place("after-"+p.ID, p.ID))
+	}
+	c.RequireSame()
+}
