@@ -65,6 +65,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.watched.StoreLogs(sealed); err != nil {
 		return fmt.Errorf("store entries %d to %d in %s: %w", from, to, s.path, err)
 	}
+	s.members.note(logs...)
 	return s.cached.StoreLogs(sealed)
 }
 
@@ -104,6 +105,7 @@ func (s *Store) DeleteRange(lowest, highest uint64) error {
 	if err := s.cached.DeleteRange(lowest, highest); err != nil {
 		return fmt.Errorf("remove entries %d to %d from %s: %w", lowest, highest, s.path, err)
 	}
+	s.members.forget(lowest, highest)
 	return nil
 }
 

@@ -14,6 +14,26 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// memoryDir is a directory in memory where there is one: for tests that open a
+// store very often and are not about what survives.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	const memory = "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "srsx-store-*") //nolint:usetesting // t.TempDir is on disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
 	s, err := Open(dir, Options{})
