@@ -198,6 +198,22 @@ func TestLogHasNoHoles(t *testing.T) {
 	requireBounds(t, s, 1, 10)
 }
 
+func TestHeadOfManyTransactionsIsRemoved(t *testing.T) {
+	s := open(t, memoryDir(t))
+	const last = 3*removedAtOnce + 100
+	logs := entries(1, last, 10)
+	mustStore(t, s, logs)
+	if err := s.DeleteRange(0, 2*removedAtOnce+1); err != nil {
+		t.Fatal(err)
+	}
+	requireBounds(t, s, 2*removedAtOnce+2, last)
+	requireLogs(t, s, logs[2*removedAtOnce+1:])
+	if err := s.DeleteRange(1, 1<<63); err != nil {
+		t.Fatal(err)
+	}
+	requireBounds(t, s, 0, 0)
+}
+
 // A peer killed between the installation of a snapshot and the removal of the
 // entries before it goes on behind the snapshot.
 func TestEntriesBehindAGapReplaceTheLog(t *testing.T) {
