@@ -17,6 +17,7 @@ import (
 // past is a log with some history, and what is durable in it.
 type past struct {
 	path   string
+	tries  string // where damaged files are tried
 	file   []byte
 	logs   []*raft.Log       // from entry 1 on
 	commit map[uint64]uint64 // entry -> commit index stored with it
@@ -33,7 +34,7 @@ func newPast(t *testing.T) *past {
 	t.Helper()
 	dir := t.TempDir()
 	s := open(t, dir)
-	p := &past{path: s.path, commit: make(map[uint64]uint64)}
+	p := &past{path: s.path, tries: memoryDir(t), commit: make(map[uint64]uint64)}
 	store := func(logs []*raft.Log) {
 		commit := logs[0].Index - 1
 		if err := s.StageCommitIndex(commit); err != nil {
@@ -100,11 +101,11 @@ const (
 // not be something that was never stored.
 func (p *past) try(t *testing.T, content []byte, what string) outcome {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, logFile), content, 0o600); err != nil {
+	dir := filepath.Join(p.tries, "raft")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, logFile), content, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // there are thousands
+	defer func() { _ = os.RemoveAll(dir) }() // there are hundreds
 	s, err := Open(dir, Options{})
 	if err != nil {
 		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), filepath.Join(dir, logFile)) || !strings.Contains(err.Error(), wayOut) {

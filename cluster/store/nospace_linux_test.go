@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -58,7 +59,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 	if !errors.Is(failed, unix.ENOSPC) {
 		t.Fatalf("StoreLogs on a full disk = %v; want %v", failed, unix.ENOSPC)
 	}
-	all := append(before, stored...)
+	all := slices.Concat(before, stored)
 	last := uint64(len(all))
 	if err := s.Set([]byte("LastVoteCand"), make([]byte, 1<<20)); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("Set on a full disk = %v; want %v", err, unix.ENOSPC)
