@@ -108,12 +108,11 @@ func (p *Peer) name(ctx context.Context) error {
 	if named {
 		return nil
 	}
-	id, err := uuid.NewRandom()
-	if err != nil {
-		return fmt.Errorf("name cluster: %w", err)
+	found := fsm.Found{ID: uuid.NewString()}
+	if id := p.proposed.Load(); id != nil {
+		found.ID = *id
 	}
-	found := fsm.Found{ID: id.String()}
 	_, _ = rand.Read(found.Secret[:]) // never fails
-	_, err = p.Propose(ctx, found)
+	_, err := p.Propose(ctx, found)
 	return err
 }

@@ -156,7 +156,7 @@ func (p *Peer) Keys(ctx context.Context) (map[string][]keyring.Fingerprint, erro
 	return p.rings(ctx, ringChange{})
 }
 
-// InstallKey, UseKey and RemoveKey change the ring of every peer that is alive.
+// InstallKey adds a key, in base64, to the ring of every peer that is alive.
 func (p *Peer) InstallKey(ctx context.Context, key string) error {
 	_, err := p.rings(ctx, ringChange{Install: key})
 	return err

@@ -2,29 +2,61 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"srsx/cluster"
+	"srsx/cluster/founding"
+	"srsx/cluster/gossip"
 )
 
-// found founds a cluster of this peer alone when it is to, see Config.Expect.
-func (p *Peer) found(ctx context.Context) error {
-	if p.config.Expect != 1 {
-		return nil
-	}
+// newFounding returns this peer's part in founding a cluster; see
+// [Config.Expect].
+func (p *Peer) newFounding() *founding.Participant {
+	return founding.NewParticipant(founding.Config{
+		Self: founding.Peer{ID: p.id, Name: p.config.Name, Expect: p.config.Expect, NonVoter: p.config.NonVoter},
+		File: p.config.Dir.Path("founding"),
+		View: p.foundingView,
+		Send: func(ctx context.Context, to string, message []byte) error { return p.gossip.Send(ctx, to, message) },
+		Found: func(ctx context.Context, proposal founding.Proposal) error {
+			servers, err := p.serversOf(proposal)
+			if err != nil {
+				return err
+			}
+			p.proposed.Store(new(proposal.Cluster()))
+			return p.Bootstrap(ctx, servers)
+		},
+		Log: p.log,
+	})
+}
+
+func (p *Peer) foundingView() founding.View {
 	has, err := p.HasState()
-	if err != nil || has {
-		return err
+	v := founding.View{Member: has || err != nil || len(p.Servers()) > 0}
+	for _, m := range p.gossip.Members() {
+		if m.ID != p.id {
+			v.Peers = append(v.Peers, founding.Peer{
+				ID: m.ID, Name: m.Name, Present: m.State == gossip.Alive, Gone: m.State == gossip.Left,
+				Cluster: m.Cluster, Expect: int(m.Expect), NonVoter: m.NonVoter,
+			})
+		}
 	}
-	addr, err := p.advertised()
-	if err != nil {
-		return err
+	return v
+}
+
+var errUnmet = errors.New("a peer of the proposal is not known any more")
+
+// serversOf are the first voters of a cluster.
+func (p *Peer) serversOf(proposal founding.Proposal) ([]cluster.Server, error) {
+	var servers []cluster.Server
+	for _, id := range proposal.Peers {
+		addr := p.resolve(id)
+		if addr == "" {
+			return nil, errUnmet
+		}
+		servers = append(servers, cluster.Server{ID: id, Addr: addr, Voter: true})
 	}
-	if err := p.Bootstrap(ctx, []cluster.Server{{ID: p.id, Addr: addr, Voter: true}}); err != nil {
-		return err
-	}
-	p.log.InfoContext(ctx, "founded a cluster")
-	return nil
+	return servers, nil
 }
 
 // waitingPace is how often a peer that waits to be let in says why.
@@ -42,13 +74,9 @@ func (p *Peer) explainWaiting(ctx context.Context) error {
 		if len(p.Servers()) > 0 {
 			continue
 		}
-		why := p.gossip.Why()
-		switch {
-		case why != "":
-		case len(p.gossip.Members()) < 2:
-			why = "no other peer has been met; see -join and -retry-join"
-		default:
-			why = "the peers that were met have no leader that could let this one in"
+		why := p.founding.Why()
+		if met := p.gossip.Why(); met != "" {
+			why = met
 		}
 		p.log.WarnContext(ctx, "waiting to be let into a cluster", "why", why)
 	}

@@ -4,11 +4,11 @@ package peer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,6 +16,7 @@ import (
 
 	"srsx/cluster"
 	"srsx/cluster/durable"
+	"srsx/cluster/founding"
 	"srsx/cluster/gossip"
 	"srsx/cluster/keyring"
 	"srsx/cluster/port"
@@ -76,6 +77,9 @@ type Peer struct {
 	calls  *rpc.Exchange
 	gossip *gossip.Gossip
 
+	founding *founding.Participant
+	proposed atomic.Pointer[string] // UUID of the cluster that this peer founds
+
 	founded chan fsm.Cluster // what the state says of the cluster, when it first does
 	left    chan struct{}    // closed when this peer has left for good
 	leaving sync.Once
@@ -100,7 +104,7 @@ func Open(ctx context.Context, config Config) (p *Peer, err error) {
 	if p.ring, err = openRing(config); err != nil {
 		return nil, err
 	}
-	stalled := make(chan struct{})
+	stalled := make(chan bool, 1)
 	if p.disk, err = p.openDisk(stalled); err != nil {
 		return nil, err
 	}
@@ -111,6 +115,7 @@ func Open(ctx context.Context, config Config) (p *Peer, err error) {
 	if err = p.openPort(ctx, kept); err != nil {
 		return nil, err
 	}
+	p.founding = p.newFounding()
 	if err = p.openGossip(ctx, kept); err != nil {
 		return nil, err
 	}
@@ -134,16 +139,26 @@ func openRing(config Config) (*keyring.Ring, error) {
 // maxAppendEntries is raft's own setting in cluster.Config.
 const maxAppendEntries = 256
 
-func (p *Peer) openDisk(stalled chan<- struct{}) (*store.Store, error) {
-	var once sync.Once
+// openDisk opens the log and the snapshots. stalled always holds the newest word.
+func (p *Peer) openDisk(stalled chan bool) (*store.Store, error) {
+	tell := func(stands bool) {
+		select {
+		case <-stalled:
+		default:
+		}
+		stalled <- stands
+	}
 	return store.Open(p.config.Dir.Path("raft"), store.Options{
 		MaxAppendEntries: maxAppendEntries,
 		OnStall: func(s store.Stall) {
-			p.log.Error("disk stalled: this peer takes no part in decisions until it is restarted, media goes on", "doing", s.Doing, "for", s.For)
-			once.Do(func() { close(stalled) })
+			p.log.Error("disk stalled: this peer takes no part in decisions, media goes on", "doing", s.Doing, "for", s.For)
+			tell(true)
 		},
-		OnRecover: func(s store.Stall) { p.log.Warn("disk answers again: restart this peer", "was", s.Doing, "for", s.For) },
-		Logger:    cluster.NewRaftLogger(p.log),
+		OnRecover: func(s store.Stall) {
+			p.log.Warn("disk answers again", "was", s.Doing, "for", s.For)
+			tell(false)
+		},
+		Logger: cluster.NewRaftLogger(p.log),
 	})
 }
 
@@ -178,7 +193,7 @@ func (p *Peer) openGossip(ctx context.Context, clusterID string) (err error) {
 			Expect: uint16(min(max(p.config.Expect, 0), 1<<16-1)), NonVoter: p.config.NonVoter,
 		},
 		Label: p.config.ClusterName, Listen: p.config.GossipListen, Keyring: p.ring.Gossip(), Advertise: p.config.Advertise,
-		Seeds: p.config.RetryJoin, PeersFile: p.config.Dir.Path("peers"), Log: p.log,
+		Seeds: p.config.RetryJoin, PeersFile: p.config.Dir.Path("peers"), OnMessage: p.founding.Deliver, Log: p.log,
 	})
 	if err != nil {
 		return fmt.Errorf("-gossip: %w", err)
@@ -198,7 +213,7 @@ func (p *Peer) advertised() (string, error) {
 	return net.JoinHostPort(host, number), nil
 }
 
-func (p *Peer) openNode(ctx context.Context, stalled <-chan struct{}) (err error) {
+func (p *Peer) openNode(ctx context.Context, stalled <-chan bool) (err error) {
 	stream := p.port.Raft()
 	const timeout = 10 * time.Second
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
@@ -209,7 +224,7 @@ func (p *Peer) openNode(ctx context.Context, stalled <-chan struct{}) (err error
 		ID: p.id, RecoveryDir: p.config.Dir.Path("."), Limits: p.config.Limits,
 		Logs: p.disk, Stable: p.disk, Snapshots: p.disk.Snapshots(), Transport: transport, RPC: calls{p.calls},
 		Observer: observer{p, p.config.Observer}, Answer: p.config.Answer, OnLeadership: p.config.OnLeadership,
-		Understood: p.understood, Stalled: stalled, Fence: stream.Fence, AwaitDeath: p.awaitDeath,
+		Understood: p.understood, Stalled: stalled, Fence: fence(stream), Processes: processes{p.port},
 		Multiplier: p.config.Multiplier, Log: p.log,
 	})
 	return err
@@ -245,25 +260,13 @@ func (p *Peer) resolve(id string) string {
 	return ""
 }
 
-func (p *Peer) awaitDeath(ctx context.Context, id string) error {
-	select {
-	case err, died := <-p.port.WatchProcess(ctx, port.Target{ID: id}):
-		if died && errors.Is(err, port.ErrProcessDied) {
-			return nil
-		}
-		return errors.Join(err, ctx.Err())
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Serve works until ctx ends, this peer has left for good, or a part fails.
 func (p *Peer) Serve(ctx context.Context) error {
 	working, ctx := errgroup.WithContext(ctx)
 	working.Go(func() error { return p.port.Serve(ctx) })
 	working.Go(func() error { return p.gossip.Serve(ctx) })
 	working.Go(func() error { return p.belong(ctx) })
-	working.Go(func() error { return p.found(ctx) })
+	working.Go(func() error { return p.founding.Serve(ctx) })
 	working.Go(func() error { return p.reconcile(ctx) })
 	working.Go(func() error { return p.explainWaiting(ctx) })
 	if len(p.config.Join) > 0 {

@@ -159,12 +159,12 @@ func keepNode(path, given string) (string, error) {
 
 func (a *agent) newAdmin() *admin.Server {
 	a.registry.MustRegister(admin.NewCollector(a.balancer))
-	var cluster admin.Cluster // stays nil for a peer alone
+	var steers admin.Cluster // stays nil for a peer alone
 	if a.member != nil {
-		cluster = steered{a.member}
+		steers = steered{a.member}
 	}
 	return admin.NewServer(admin.Config{
-		Cluster:  cluster,
+		Cluster:  steers,
 		Balancer: a.balancer, Sessions: a.router, Members: a.members, Gatherer: a.registry,
 		Access:  admin.Access{Token: a.config.token, RegisterToken: a.config.registerToken, Hosts: []string{a.config.advertise, a.node}},
 		Origins: a.originRules(), Version: a.version, Log: a.log, ReadyGrace: a.config.readyGrace,

@@ -82,7 +82,7 @@ func (a *agent) startCluster(ctx context.Context, serving *errgroup.Group) {
 
 // handOver has another peer lead, so that nobody has to miss this one first.
 func (a *agent) handOver(ctx context.Context) {
-	if a.member == nil || !a.member.Status().Established || len(a.member.Node.Servers()) < 2 {
+	if a.member == nil || !a.member.Status().Established || len(a.member.Servers()) < 2 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, goodbyeTimeout)
@@ -165,7 +165,7 @@ func (a *agent) members() []admin.Member {
 
 func (m *member) members() []admin.Member {
 	leader := m.Status().Leader
-	servers := m.Node.Servers()
+	servers := m.Servers()
 	var members []admin.Member
 	for _, known := range m.Members(context.Background()) {
 		view := admin.Member{

@@ -77,7 +77,7 @@ func saveSnapshot(c *cli.Context, api *admin.Client) error {
 		return err
 	}
 	defer os.Remove(file.Name()) //nolint:errcheck // gone already after the rename
-	defer file.Close()
+	defer file.Close()           //nolint:errcheck // what matters was read, or synced
 	if err := api.Save(c.Context, "/api/v1/snapshot", file); err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (o operator) restoreSnapshot(c *cli.Context, api *admin.Client) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // what matters was read, or synced
 	return o.change(c, api, "PUT", "/api/v1/snapshot", bufio.NewReader(file))
 }
 
@@ -104,7 +104,7 @@ func readSnapshot(path string) (*fsm.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // what matters was read, or synced
 	state, err := fsm.Restore(bufio.NewReaderSize(file, 1<<20), fsm.Limits{})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

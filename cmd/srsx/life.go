@@ -59,7 +59,7 @@ func (a *agent) run(ctx context.Context, p process) error {
 	if a.member != nil {
 		a.startCluster(ctx, serving)
 	}
-	if err := a.register(ctx, serving, known); err != nil {
+	if err = a.register(ctx, serving, known); err != nil {
 		return err
 	}
 	a.admin = a.newAdmin()

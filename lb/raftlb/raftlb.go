@@ -136,7 +136,7 @@ func (b *Balancer) Decisive() error {
 
 // Lead tells whether this peer leads from now on, with all applied that was
 // agreed before. One goroutine at a time calls it.
-func (b *Balancer) Lead(leads bool) { //nolint:revive // leads is the news itself
+func (b *Balancer) Lead(leads bool) {
 	select {
 	case <-b.led: // not yet looked at, and no longer true
 	default:

@@ -84,7 +84,7 @@ func (s *Server) clusterRoutes() {
 	s.mux.Handle("DELETE /api/v1/keyring/{fingerprint}", guarded(s.removeKey))
 }
 
-var errAlone = &apiError{http.StatusConflict, "this peer is alone: it was started without a cluster"} //nolint:gochecknoglobals // an error
+var errAlone = &apiError{http.StatusConflict, "this peer is alone: it was started without a cluster"}
 
 func (s *Server) guardedCluster(do action) http.Handler {
 	return s.guarded(func(r *http.Request) (map[string]any, error) {
