@@ -135,7 +135,7 @@ func TestDocsListEveryMetric(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	p := startPeer(t, options{flags: []string{"-place-timeout", "10ms"}})
+	p := startPeer(t, options{flags: []string{"-place-timeout", "2s"}})
 	if _, err := p.tryPublish(t, "refused"); err == nil {
 		t.Fatal("published without an origin")
 	}

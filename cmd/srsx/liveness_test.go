@@ -206,7 +206,7 @@ func TestANewIncarnationLosesTheOldPlacements(t *testing.T) {
 
 // Whoever relies on a placement is not moved by one peer's refused session.
 func TestARefusingOriginDoesNotMoveAPlacedStream(t *testing.T) {
-	p := startPeer(t, options{flags: []string{"-place-timeout", "300ms"}})
+	p := startPeer(t, options{flags: []string{"-place-timeout", "2s"}})
 	origins := map[string]*origintest.Origin{
 		"o1": p.originAt(t, origintest.Config{Server: "o1"}), "o2": p.originAt(t, origintest.Config{Server: "o2"}),
 	}

@@ -11,7 +11,7 @@ import (
 
 // Each metric moves with what it counts.
 func TestMetricsMove(t *testing.T) {
-	p := startPeer(t, options{flags: []string{"-place-timeout", "100ms"}})
+	p := startPeer(t, options{flags: []string{"-place-timeout", "2s"}})
 	if _, err := p.tryPublish(t, "early"); err == nil {
 		t.Fatal("published without an origin")
 	}

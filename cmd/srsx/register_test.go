@@ -191,9 +191,11 @@ func TestTenThousandOriginsCostLittle(t *testing.T) {
 			t.Fatalf("explain = %d", status)
 		}
 	}
-	if each := time.Since(began) / 20; each > 500*time.Millisecond {
+	// Some milliseconds on an idle machine; work that grows with the square of
+	// the origins would take many seconds on any.
+	each := time.Since(began) / 20
+	t.Logf("a choice with its explanation takes %s", each)
+	if each > 3*time.Second {
 		t.Errorf("a choice among 10,000 origins takes %s", each)
-	} else {
-		t.Logf("a choice with its explanation takes %s", each)
 	}
 }
