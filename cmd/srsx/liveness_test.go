@@ -212,8 +212,9 @@ func TestARefusingOriginDoesNotMoveAPlacedStream(t *testing.T) {
 	}
 	p.publish(t, "one")
 	home := p.homeOf(t, "live/one")
+	// One that resets at accept is left out: the reset may come before the probe
+	// has seen that it was connected, so that either verdict is right.
 	for name, script := range map[string]origintest.Script{
-		"resets at accept":    {DieAt: origintest.AtAccept},
 		"resets at handshake": {DieAt: origintest.AtHandshake},
 		"answers garbage":     {GarbageAt: origintest.AtHandshake},
 		"refuses to play":     {RefusePlay: &origintest.Status{Code: "NetStream.Play.StreamNotFound", Description: "none"}},

@@ -37,12 +37,13 @@ func TestAMistakenCommandLineSaysWhichAndWhatIsAllowed(t *testing.T) {
 		"agent -check -lb redis":              {exitRefused, []string{"-lb", `"redis" is not part of this version`, "memory"}},
 		"agent -check -lb nothing":            {exitRefused, []string{"-lb", "memory"}},
 		"agent -check -role edge":             {exitRefused, []string{"-role", "not part of this version", "proxy"}},
-		"agent -check -join 10.0.0.1:12027":   {exitRefused, []string{"-join", "not part of this version"}},
-		"agent -check -join a:1 -join b:2":    {exitRefused, []string{"-join", "not part of this version"}},
-		"agent -check -retry-join a:1,b:2":    {exitRefused, []string{"-retry-join", "not part of this version"}},
-		"agent -check -bootstrap-expect 3":    {exitRefused, []string{"-bootstrap-expect", "not part of this version"}},
-		"agent -check -non-voter":             {exitRefused, []string{"-non-voter", "not part of this version"}},
-		"agent -check -encrypt c2VjcmV0":      {exitRefused, []string{"-encrypt", "not part of this version"}},
+		"agent -check -join a,:":              {exitRefused, []string{"-join"}},
+		"agent -check -retry-join a:x":        {exitRefused, []string{"-retry-join", "a:x"}},
+		"agent -check -bootstrap-expect 30":   {exitRefused, []string{"-bootstrap-expect", `"30"`, "0 to 7"}},
+		"agent -check -encrypt c2VjcmV0":      {exitRefused, []string{"-encrypt", "16, 24 or 32"}},
+		"agent -check -raft-multiplier 0":     {exitRefused, []string{"-raft-multiplier", "1 to 10"}},
+		"agent -check -tls-ca x":              {exitRefused, []string{"tls-ca", "together"}},
+		"agent -check -lb raft -gossip off":   {exitRefused, []string{"-gossip"}},
 		"agent -check -origin-ttl soon":       {exitRefused, []string{"-origin-ttl", `"soon"`, "30s"}},
 		"agent -check -origin-ttl 0":          {exitRefused, []string{"-origin-ttl", "above zero"}},
 		"agent -check -place-timeout -1s":     {exitRefused, []string{"-place-timeout", `"-1s"`}},
@@ -71,7 +72,7 @@ func TestAMistakenCommandLineSaysWhichAndWhatIsAllowed(t *testing.T) {
 func TestAMistakenVariableNamesItself(t *testing.T) {
 	for name, value := range map[string]string{
 		"PROXY_RTMP_SERVER": "x", "PROXY_GRACE_QUIT_TIMEOUT": "x", "PROXY_LOAD_BALANCER_TYPE": "x",
-		"PROXY_DEFAULT_BACKEND_ENABLED": "x", "GO_PPROF": "x", "PROXY_NON_VOTER": "true",
+		"PROXY_DEFAULT_BACKEND_ENABLED": "x", "GO_PPROF": "x", "PROXY_NON_VOTER": "x",
 	} {
 		code, _, errs := commandIn(map[string]string{name: value}, "agent", "-check")
 		requireOneLine(t, name, code, exitRefused, errs, name)
