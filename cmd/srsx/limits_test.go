@@ -171,14 +171,15 @@ func TestConnectionsAreCapped(t *testing.T) {
 	p := limited(t, "connections: 4, connections_per_address: 2", "-trusted", "192.0.2.0/24")
 	var open []net.Conn
 	for i, want := range []bool{true, true, false} {
-		conn, err := net.Dial("tcp", p.rtmp)
-		if err != nil {
-			t.Fatal(err)
+		served := false
+		conn, err := net.Dial("tcp", p.rtmp) // it may fail: the reset may come before it has returned
+		if err == nil {
+			defer conn.Close()
+			open = append(open, conn)
+			served = isServed(t, conn)
 		}
-		defer conn.Close()
-		open = append(open, conn)
-		if got := isServed(t, conn); got != want {
-			t.Errorf("connection %d is served: %v; want %v", i, got, want)
+		if served != want {
+			t.Errorf("connection %d is served: %v (%v); want %v", i, served, err, want)
 		}
 	}
 	if got := p.metric(t, "srsx_connections_rejected_total", `listener="rtmp"`, `limit="address"`); got != 1 {
