@@ -191,6 +191,10 @@ func TestProbeThatTakesTooLongFails(t *testing.T) {
 		w.tracker.Suspect("a", errors.New("dial timed out"))
 		w.after(time.Second)
 		w.tracker.Suspect("a", errors.New("dial timed out")) // while the first is on its way
+		w.after(500 * time.Millisecond)
+		if n := w.probed("a"); n != 1 {
+			w.Errorf("%d probes are under way; want one at a time", n)
+		}
 		w.after(3 * time.Second)
 		w.expect("2s a down: dial timed out; context deadline exceeded")
 	})
