@@ -176,14 +176,14 @@ func TestRules(t *testing.T) {
 
 func TestCommandsOfOneEntryHaveTheirOwnGeneration(t *testing.T) {
 	s := started(Limits{})
-	results := s.Apply(2, epoch, placeOn("a", "x"), placeOn("nowhere", "y"), placeOn("a", "z"))
+	results := s.Apply(2, epoch, placeOn("a", "x"), placeOn("nowhere", "y"), placeOn("a", "z"), placeOn("a", "u"), placeOn("a", "v"))
 	if x, z := results[0].Placement.Generation, results[2].Placement.Generation; x != 3 || z != 5 {
 		t.Errorf("generations = %d, %d; want 3, 5: refused commands count", x, z)
 	}
-	if s.Index() != 2 || s.Sequence() != 5 {
-		t.Errorf("index, sequence = %d, %d; want 2, 5", s.Index(), s.Sequence())
+	if s.Index() != 2 || s.Sequence() != 7 {
+		t.Errorf("index, sequence = %d, %d; want 2, 7", s.Index(), s.Sequence())
 	}
-	for i, want := range []int{1, 0, 1} {
+	for i, want := range []int{1, 0, 1, 1, 1} {
 		if got := results[i].Changes; len(got) != want || cap(got) != want {
 			t.Errorf("changes of command %d = %v; want %d, and no room to write into the next one's", i, got, want)
 		}

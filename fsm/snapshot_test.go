@@ -179,6 +179,7 @@ func sealed(b []byte) []byte {
 func TestFalseSnapshotIsRefused(t *testing.T) {
 	s := started(Limits{})
 	log(s, placeOn("a", "one"), heldByB(placeOn("a", "one")), placeOn("b", "two"), PeerGone{peerA})
+	log(s, placeOn("a", "both"), heldByB(placeOn("a", "both")))
 	good := unsealed(t, snapshotOf(t, s))
 	if _, err := Restore(bytes.NewReader(sealed(good)), Limits{}); err != nil {
 		t.Fatalf("Restore of what was not changed = %v", err)
@@ -188,6 +189,13 @@ func TestFalseSnapshotIsRefused(t *testing.T) {
 			bad := slices.Clone(good)
 			bad[i] = with
 			checkRestore(t, sealed(bad))
+		}
+	}
+	for i := len(good) - 4; i < len(good); i++ { // the totals, a byte each
+		bad := slices.Clone(good)
+		bad[i]++
+		if _, err := Restore(bytes.NewReader(sealed(bad)), Limits{}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("Restore with a wrong total = %v; want ErrCorrupt", err)
 		}
 	}
 	for _, b := range [][]byte{nil, good[:len(good)/2], append(slices.Clip(good), good...), []byte("h\x00\x00e\x00\x00")} {
@@ -214,10 +222,13 @@ func checkRestore(tb testing.TB, file []byte) {
 	if s.Len() != len(placements(s)) {
 		tb.Errorf("%d placements are counted, %d there", s.Len(), len(placements(s)))
 	}
-	s.Apply(s.Index()+1, s.Now(), dueNow(s)...)
+	for p := range s.Placements() {
+		if !slices.IsSortedFunc(p.Holders, Holder.compare) || len(slices.Compact(slices.Clone(p.Holders))) != len(p.Holders) {
+			tb.Errorf("holders %v are not a sorted set", p.Holders)
+		}
+	}
+	s.Apply(s.Index()+1, s.Now(), s.Due(s.Now(), 100)...)
 }
-
-func dueNow(s *State) []Command { return s.Due(s.Now(), 100) }
 
 func FuzzRestore(f *testing.F) {
 	f.Add(unsealed(f, snapshotOf(f, NewState(Limits{}))))

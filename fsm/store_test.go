@@ -92,7 +92,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	log(s, placeOn("a", "stays"))
 	const many = 2000
 	stream := func(i int) Stream {
-		return Stream{VHost: "v" + strconv.Itoa(i%1000), App: "app" + strconv.Itoa(i%50), Name: longName(i)}
+		return Stream{VHost: "v" + strconv.Itoa(i/3), App: "app" + strconv.Itoa(i/2), Name: longName(i)}
 	}
 	place := func(i int) Place {
 		return Place{Stream: stream(i), Origin: "a", Incarnation: run("1"), Holder: Holder{"p", uint64(i % 100)}}
