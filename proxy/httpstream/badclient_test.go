@@ -155,7 +155,7 @@ func TestTargetMayBeAWholeURL(t *testing.T) {
 
 // short has the timeouts that a test can wait for.
 func short(c *httpstream.Config) {
-	c.HeaderTimeout, c.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond
+	c.HeaderTimeout, c.IdleTimeout = time.Second, time.Second
 }
 
 func TestHeaderHasToComeInTime(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
 
 	"srsx/lb"
+	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
 )
 
@@ -112,7 +113,7 @@ func frame(n int) []byte { return binary.BigEndian.AppendUint32([]byte("frame"),
 // frame in order.
 func TestLowLatencyPlayerGetsEveryFrame(t *testing.T) {
 	origin := lowLatency(t)
-	p := startWith(t, setup{origins: []*origintest.Origin{origin}, change: hasty})
+	p := startWith(t, setup{origins: []*origintest.Origin{origin}})
 	const want = 3 * keyFrames
 	frames := make(chan int, 10*want)
 	player := &gohlslib.Client{URI: p.url + "/live/s/index.m3u8?token=x", HTTPClient: p.client}
@@ -199,27 +200,31 @@ func (p *peer) reload(t *testing.T, playlist, parameters string) *oracle.Media {
 }
 
 func TestBlockingReloadIsHeldByTheOrigin(t *testing.T) {
-	origin := lowLatency(t)
-	p := startWith(t, setup{origins: []*origintest.Origin{origin}, change: hasty})
+	const answerTimeout = 200 * time.Millisecond
+	origin, key := lowLatency(t), filepath.Join(t.TempDir(), "key")
+	p := startWith(t, setup{origins: []*origintest.Origin{origin}, key: key})
+	hasty := startWith(t, setup{origins: []*origintest.Origin{origin}, key: key, change: func(c *httpstream.Config) {
+		c.AnswerTimeout, c.HoldTime = answerTimeout, patience
+	}})
 	playlist := p.variant(t)
 	media := p.reload(t, playlist, "")
-	for range 2 { // the second begins with a segment of its own
-		next := media.MediaSequence + len(media.Segments) + 1
-		parameters := "&_HLS_msn=" + strconv.Itoa(next) + "&_HLS_part=1"
+	for range 2 {
+		next := media.MediaSequence + len(media.Segments) + 1 // the segment after the one that is being made
+		parameters := "&_HLS_msn=" + strconv.Itoa(next) + "&_HLS_part=2"
 		started := time.Now()
-		media = p.reload(t, playlist, parameters)
-		if took := time.Since(started); took < 500*time.Millisecond {
-			t.Errorf("the reload took %s; want it held for longer than AnswerTimeout", took)
+		media = hasty.reload(t, playlist, parameters)
+		if took := time.Since(started); took < answerTimeout {
+			t.Errorf("the reload took %s; want it held for longer than the answer timeout", took)
 		}
-		if last := media.MediaSequence + len(media.Segments); last < next || last == next && len(media.Parts) < 2 {
-			t.Errorf("playlist ends with segment %d and %d parts; want part 1 of %d", last, len(media.Parts), next)
+		if last := media.MediaSequence + len(media.Segments); last < next || last == next && len(media.Parts) < 3 {
+			t.Errorf("playlist ends with segment %d and %d parts; want part 2 of %d", last, len(media.Parts), next)
 		}
 		if seen := origin.Seen("http"); !strings.HasSuffix(seen[len(seen)-1].Request.URL.RawQuery, parameters[1:]) {
 			t.Errorf("origin saw %q; want %s", seen[len(seen)-1].Request.URL.RawQuery, parameters)
 		}
 	}
 	// The part that is announced is held as well.
-	if response, body := p.do(t, http.MethodGet, "/live/s/"+media.PreloadHint.URI); response.StatusCode != http.StatusOK || body == "" {
+	if response, body := hasty.do(t, http.MethodGet, "/live/s/"+media.PreloadHint.URI); response.StatusCode != http.StatusOK || body == "" {
 		t.Errorf("announced part: status %d, %d bytes", response.StatusCode, len(body))
 	}
 	if response, _ := p.do(t, http.MethodGet, playlist+"&_HLS_msn=100000"); response.StatusCode != http.StatusBadRequest {

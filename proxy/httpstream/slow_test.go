@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
 )
 
@@ -34,7 +35,10 @@ func TestClientThatDoesNotReadIsCutAndLetsTheOriginGo(t *testing.T) {
 	for _, path := range []string{"/live/s.flv", "/live/s-1.m4s", "/live/s.m3u8"} {
 		piece := strings.Repeat("seg.ts\n", 1000)
 		script, done := endless(piece)
-		p := start(t, script)
+		p := startWith(t, setup{
+			origins: []*origintest.Origin{origintest.Start(t, origintest.Config{Script: script})},
+			change:  func(c *httpstream.Config) { c.WriteTimeout = time.Second },
+		})
 		p.place(t, "s")
 		before := measure(t)
 		conn, reader := p.raw(t, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -56,11 +60,12 @@ func TestClientThatDoesNotReadIsCutAndLetsTheOriginGo(t *testing.T) {
 
 // Only who stops is cut: a client may take as long as it needs for all of it.
 func TestClientThatReadsSlowlyButSteadilyGetsAll(t *testing.T) {
-	const size, step = 24 << 20, 1 << 20
-	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) {
+	const size, step, timeout = 24 << 20, 1 << 20, 1500 * time.Millisecond
+	origin := origintest.Start(t, origintest.Config{Script: answer(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(size))
 		_, _ = w.Write(make([]byte, size))
-	}))
+	})})
+	p := startWith(t, setup{origins: []*origintest.Origin{origin}, change: func(c *httpstream.Config) { c.WriteTimeout = timeout }})
 	p.place(t, "s")
 	conn, reader := p.raw(t, "GET /live/s-1.m4s HTTP/1.1\r\nHost: h\r\n\r\n")
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -79,7 +84,7 @@ func TestClientThatReadsSlowlyButSteadilyGetsAll(t *testing.T) {
 			t.Fatalf("after %s: %v; want all %d bytes", time.Since(started), err, size)
 		}
 	}
-	if took := time.Since(started); took < 2*time.Second {
+	if took := time.Since(started); took < 2*timeout {
 		t.Errorf("took %s; want several times the time for one piece", took)
 	}
 }
