@@ -343,7 +343,7 @@ func TestGarbageEndsTheLink(t *testing.T) {
 	for name, garbage := range map[string][]byte{
 		"text":           []byte("GET / HTTP/1.1\r\n\r\n"),
 		"no length":      make([]byte, 9),
-		"huge length":    binary.BigEndian.AppendUint32(nil, 1<<31),
+		"huge length":    append(binary.BigEndian.AppendUint32(nil, 1<<31), 0, 0, 0, 0, typeReply),
 		"unknown type":   appendFrame(nil, 1, 9, nil, nil),
 		"short request":  appendFrame(nil, 1, typeRequest, nil, []byte("abc")),
 		"short failure":  appendFrame(nil, 1, typeFailure, nil, []byte{0}),
@@ -357,7 +357,7 @@ func TestGarbageEndsTheLink(t *testing.T) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}
-				_, l := talk(t, block, good, append(garbage, make([]byte, 16)...))
+				_, l := talk(t, block, good, garbage)
 				if err := l.cause(); !errors.Is(err, errProtocol) {
 					t.Errorf("link ended by %v; want errProtocol", err)
 				}
