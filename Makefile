@@ -25,7 +25,7 @@ build: ## build bin/srsx, one static binary
 run: build ## one peer with a small origin inside and a test clip at live/demo
 	exec bin/srsx agent -dev
 
-test: deps tidy-check unit race ## install what the tests need and run all that must hold
+test: deps tidy-check lint unit race e2e ## install what the tests need and run all that must hold
 	$(MAKE) fuzz FUZZTIME=2s
 
 deps: $(GOLANGCI) ## install the real parts: origins, encoders, players, browser
@@ -41,11 +41,11 @@ tidy-check: ## go.mod and go.sum are what the sources need
 	go mod tidy -diff
 
 unit: ## unit, contract and arrow tests
-	go test -timeout 10m $(UNIT) ./test/arch/... ./test/origintest/...
+	go test -timeout 15m $(UNIT) ./test/arch/... ./test/origintest/...
 
 race: export CGO_ENABLED = 1
 race: ## the unit tests under the race detector
-	go test -race -timeout 15m $(UNIT)
+	go test -race -timeout 20m $(UNIT)
 
 e2e: build ## the real binary, real origins and encoders
 	go test -count=1 -timeout 20m ./test/e2e/...

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -74,7 +75,7 @@ func proposeAll(b *testing.B, p *clustertest.Peer, callers int) {
 // BenchmarkBarrier measures linearizable reads.
 func BenchmarkBarrier(b *testing.B) {
 	for _, callers := range []int{1, 256} {
-		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+		b.Run(strconv.Itoa(callers), func(b *testing.B) {
 			c := clustertest.Start(b, clustertest.Config{Voters: 3})
 			p := c.Followers()[0]
 			b.SetParallelism(callers)

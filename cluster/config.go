@@ -154,7 +154,7 @@ func (c Config) raftConfig() *raft.Config {
 		SnapshotThreshold:  c.SnapshotEntries,
 		TrailingLogs:       c.TrailingEntries,
 		NoLegacyTelemetry:  true,
-		Logger:             newRaftLogger(c.Log),
+		Logger:             NewRaftLogger(c.Log),
 		// A removed peer goes on relaying, so raft does not shut itself down.
 		ShutdownOnRemove: false,
 		// The state is recovered before raft starts, see recover.go. What

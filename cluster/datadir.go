@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"srsx/cluster/durable"
 )
 
 // ErrLocked means that another process uses the data directory. Two peers with
@@ -43,7 +45,7 @@ func OpenDataDir(path string) (*DataDir, error) {
 		return nil, fmt.Errorf("open lock of data directory: %w", err)
 	}
 	d := &DataDir{path: path, lock: lock}
-	if err := lockExclusively(lock); err != nil {
+	if err = lockExclusively(lock); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -86,32 +88,8 @@ func makeNodeID(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make node id: %w", err)
 	}
-	if err := writeDurably(path, []byte(id.String()+"\n")); err != nil {
+	if err := durable.WriteFile(path, []byte(id.String()+"\n")); err != nil {
 		return "", fmt.Errorf("keep node id: %w", err)
 	}
 	return id.String(), nil
-}
-
-func writeDurably(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone already after the rename
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -15,7 +15,8 @@ import (
 // says.
 type raftSink struct{ handler slog.Handler }
 
-func newRaftLogger(log *slog.Logger) hclog.Logger {
+// NewRaftLogger returns a logger for raft and its parts that writes to log.
+func NewRaftLogger(log *slog.Logger) hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Output: io.Discard, Level: hclog.Off})
 	l.RegisterSink(raftSink{log.Handler()})
 	return l

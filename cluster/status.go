@@ -42,3 +42,15 @@ func (n *Node) Status() Status {
 	}
 	return s
 }
+
+// Decisive returns nil when something new can be agreed as far as this peer
+// knows, else why not.
+func (n *Node) Decisive() error {
+	if err := n.refused(); err != nil {
+		return err
+	}
+	if l, _ := n.leaders.now(); l.Leader == "" {
+		return ErrNoLeader
+	}
+	return nil
+}

@@ -89,7 +89,8 @@ func (s *State) heldBy(h Holder) []uint32 {
 
 // Due returns up to limit commands for what time has ended by now: placements
 // that nobody came back to, and drains. Whoever decides proposes them; until
-// they are applied the next call returns them again.
+// they are applied the next call returns them again, and one call may name the
+// same twice. Not beside Apply.
 func (s *State) Due(now time.Time, limit int) []Command {
 	var due []Command
 	for _, h := range s.homes.ordered {
@@ -98,6 +99,7 @@ func (s *State) Due(now time.Time, limit int) []Command {
 		}
 	}
 	for _, q := range []*queue{&s.expiry.idle, &s.expiry.orphans} {
+		s.trim(q)
 		for _, w := range q.items[q.first:] {
 			if len(due) >= limit || w.until > now.UnixMilli() {
 				break
@@ -127,13 +129,19 @@ type waiting struct {
 	until      int64 // unix ms
 }
 
-// watch queues an idle placement, and drops from the front what waits no more.
+// watch queues an idle placement.
 func (s *State) watch(n uint32) {
 	t := s.placed.tenure(n)
 	q := &s.expiry.idle
 	if t.orphaned {
 		q = &s.expiry.orphans
 	}
+	s.trim(q)
+	q.items = append(q.items, waiting{n, s.placed.records.at(n).generation, t.expires()})
+}
+
+// trim drops from the front of a queue what waits no more.
+func (s *State) trim(q *queue) {
 	for q.first < len(q.items) && !s.waits(q.items[q.first]) {
 		q.first++
 	}
@@ -143,7 +151,6 @@ func (s *State) watch(n uint32) {
 	case q.first > len(q.items)/2:
 		q.items, q.first = append(q.items[:0], q.items[q.first:]...), 0
 	}
-	q.items = append(q.items, waiting{n, s.placed.records.at(n).generation, t.expires()})
 }
 
 // watchAll queues what is idle in a state that was restored.
@@ -163,4 +170,24 @@ func (s *State) waits(w waiting) bool {
 	}
 	t := s.placed.tenure(w.record)
 	return t.idleSince != 0 && t.expires() == w.until
+}
+
+// Holders returns the runs of peers that hold something, ordered.
+func (s *State) Holders() []Holder {
+	var all []Holder
+	for t := range s.placed.tenures.used {
+		all = append(all, s.placed.tenures.at(t).holders...)
+	}
+	slices.SortFunc(all, Holder.compare)
+	return slices.Compact(all)
+}
+
+// HeldBy returns the streams that one run of a peer holds, oldest first.
+func (s *State) HeldBy(h Holder) []Stream {
+	records := s.heldBy(h)
+	held := make([]Stream, len(records))
+	for i, n := range records {
+		held[i] = s.placed.stream(n)
+	}
+	return held
 }

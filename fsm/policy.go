@@ -3,7 +3,6 @@ package fsm
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -31,14 +30,15 @@ type Rule struct {
 // Load is what an origin reports of itself beyond the streams placed on it.
 type Load struct {
 	CPUPercent float64 // of the machine; 0: not reported
+	Coming     int     // streams chosen for it whose commands are under way
 }
 
 // Query asks where a stream should go.
 type Query struct {
 	Stream   Stream
 	Protocol Protocol
-	Avoid    []OriginID // not in reach of the peer that asks
-	Loads    map[OriginID]Load
+	Avoid    []OriginID          // not in reach of the peer that asks
+	Load     func(OriginID) Load // nil: nothing is known of any
 	Now      time.Time
 }
 
@@ -49,8 +49,6 @@ type Candidate struct {
 	Score       float64 // load for its weight; the lowest wins
 	Reason      string  // why it was passed over; empty: it was eligible
 	Chosen      bool
-
-	tie uint64
 }
 
 // Decision is a choice with its working.
@@ -63,86 +61,148 @@ type Decision struct {
 // Chosen returns the origin that the decision names, or an error matching
 // [ErrNoCandidate] with the reasons.
 func (d Decision) Chosen() (Candidate, error) {
+	const enough = 10 // reasons: an error is a line
+	var reasons []string
 	for _, c := range d.Candidates {
 		if c.Chosen {
 			return c, nil
 		}
+		if len(reasons) < enough {
+			reasons = append(reasons, fmt.Sprintf("%s: %s", c.Origin, c.Reason))
+		}
 	}
-	if len(d.Candidates) == 0 {
-		return Candidate{}, fmt.Errorf("%w: none is known", ErrNoCandidate)
+	if more := len(d.Candidates) - len(reasons); more > 0 {
+		reasons = append(reasons, fmt.Sprintf("and %d more", more))
 	}
-	reasons := make([]string, len(d.Candidates))
-	for i, c := range d.Candidates {
-		reasons[i] = fmt.Sprintf("%s: %s", c.Origin, c.Reason)
+	if len(reasons) == 0 {
+		reasons = []string{"none is known"}
 	}
 	return Candidate{}, fmt.Errorf("%w: %s", ErrNoCandidate, strings.Join(reasons, "; "))
 }
 
-// Choose decides where a new stream goes. It is a pure function: the same state
-// and query give the same decision on every peer.
-func (p Policy) Choose(s *State, q Query) Decision {
-	rule, ok := p.rule(q.Stream)
-	if !ok {
-		return p.among(s, q, "")
+// Choose decides where a new stream goes, or returns an error matching
+// [ErrNoCandidate] with the reasons. It is a pure function: the same state and
+// query give the same choice on every peer. It looks at each origin once and
+// allocates nothing.
+func (p Policy) Choose(s *State, q Query) (Candidate, error) {
+	r := p.rule(q.Stream)
+	h, score := p.best(s, &q, r.Pool, nil)
+	if h == nil && r.Backup != "" {
+		h, score = p.best(s, &q, r.Backup, nil)
 	}
-	d := p.among(s, q, rule.Pool)
-	if _, err := d.Chosen(); err != nil && rule.Backup != "" {
-		d = p.among(s, q, rule.Backup)
+	if h == nil {
+		return p.Explain(s, q).Chosen()
 	}
-	d.Rule = rule.Match
+	return Candidate{Origin: h.origin.ID, Incarnation: h.origin.Incarnation, Score: score, Chosen: true}, nil
+}
+
+// Explain decides as Choose does and shows every origin's part in it.
+func (p Policy) Explain(s *State, q Query) Decision {
+	r := p.rule(q.Stream)
+	d, ok := p.explain(s, &q, r.Pool)
+	if !ok && r.Backup != "" {
+		d, _ = p.explain(s, &q, r.Backup)
+	}
+	d.Rule = r.Match
 	return d
 }
 
-func (p Policy) rule(stream Stream) (Rule, bool) {
+func (p Policy) explain(s *State, q *Query, pool string) (d Decision, ok bool) {
+	d = Decision{Pool: pool, Candidates: make([]Candidate, 0, len(s.homes.ordered))}
+	chosen, _ := p.best(s, q, pool, func(h *home, score float64, o obstacle) {
+		d.Candidates = append(d.Candidates, Candidate{
+			Origin: h.origin.ID, Incarnation: h.origin.Incarnation, Score: score, Reason: o.reason(h, q, pool),
+		})
+	})
+	if chosen == nil {
+		return d, false
+	}
+	at, _ := s.homes.find(chosen.origin.ID)
+	d.Candidates[at].Chosen = true
+	return d, true
+}
+
+// rule returns the first rule that matches, the zero one if none does: its pool
+// is all origins.
+func (p Policy) rule(stream Stream) Rule {
 	for _, r := range p.Rules {
 		if r.matches(stream) {
-			return r, true
+			return r
 		}
 	}
-	return Rule{}, false
+	return Rule{}
 }
 
-// among scores every origin; those outside the pool are passed over.
-func (p Policy) among(s *State, q Query, pool string) Decision {
-	d := Decision{Pool: pool}
-	best := -1
-	for _, o := range s.Origins() {
-		c := Candidate{Origin: o.ID, Incarnation: o.Incarnation, Reason: obstacle(s, o, q, pool)}
-		if c.Reason == "" {
-			c.Score, c.tie = p.score(s, o, q), rendezvous(q.Stream, o.ID)
-			if best < 0 || c.before(d.Candidates[best]) {
-				best = len(d.Candidates)
+// best returns the origin of the lowest score, nil if none may take the stream.
+// See, if there is one, is shown each of them in the order of their ids.
+func (p Policy) best(s *State, q *Query, pool string, see func(*home, float64, obstacle)) (best *home, score float64) {
+	names := hashText(hashText(hashText(hashStart, q.Stream.VHost), q.Stream.App), q.Stream.Name)
+	var rank uint64
+	for _, h := range s.homes.ordered {
+		var own float64
+		o := h.obstacle(q, pool)
+		if o == nothing {
+			own = p.score(h, q)
+			// Ties go to the highest random weight of the pair: equal origins share
+			// the names, and each name has its own order of preference.
+			if ownRank := mix(names ^ h.hash); best == nil || own < score || own == score && ownRank > rank {
+				best, score, rank = h, own, ownRank
 			}
 		}
-		d.Candidates = append(d.Candidates, c)
+		if see != nil {
+			see(h, own, o)
+		}
 	}
-	if best >= 0 {
-		d.Candidates[best].Chosen = true
-	}
-	return d
+	return best, score
 }
 
-func (c Candidate) before(o Candidate) bool {
-	if c.Score != o.Score {
-		return c.Score < o.Score
-	}
-	return c.tie > o.tie
-}
+// obstacle is why an origin may not take a stream.
+type obstacle uint8
 
-// obstacle says why an origin may not take the stream, empty when it may.
-func obstacle(s *State, o Origin, q Query, pool string) string {
+const (
+	nothing obstacle = iota
+	outsidePool
+	notUp
+	otherProtocol
+	noWeight
+	atCap
+	notReached
+)
+
+func (h *home) obstacle(q *Query, pool string) obstacle {
+	o := h.origin
 	switch {
 	case pool != "" && !slices.Contains(o.Labels, pool):
-		return "not in pool " + pool
+		return outsidePool
 	case o.State != Up:
-		return o.State.String()
+		return notUp
 	case len(o.Endpoints.Of(q.Protocol)) == 0:
-		return "does not serve " + q.Protocol.String()
+		return otherProtocol
 	case o.Weight == 0:
-		return "weight 0"
-	case o.MaxStreams > 0 && s.StreamsOn(o.ID) >= int(o.MaxStreams):
-		return fmt.Sprintf("full: %d streams", o.MaxStreams)
+		return noWeight
+	case h.full():
+		return atCap
 	case slices.Contains(q.Avoid, o.ID):
+		return notReached
+	default:
+		return nothing
+	}
+}
+
+// reason spells an obstacle out.
+func (o obstacle) reason(h *home, q *Query, pool string) string {
+	switch o {
+	case outsidePool:
+		return "not in pool " + pool
+	case notUp:
+		return h.origin.State.String()
+	case otherProtocol:
+		return "does not serve " + q.Protocol.String()
+	case noWeight:
+		return "weight 0"
+	case atCap:
+		return fmt.Sprintf("full: %d streams", h.origin.MaxStreams)
+	case notReached:
 		return "not reached from this peer"
 	default:
 		return ""
@@ -152,34 +212,45 @@ func obstacle(s *State, o Origin, q Query, pool string) string {
 // score is the origin's load, with the new stream, for its weight. Streams are
 // counted as they are placed, so a burst spreads without waiting for the next
 // report; what the origin says of its CPU scales that up to twice.
-func (p Policy) score(s *State, o Origin, q Query) float64 {
-	load := float64(s.StreamsOn(o.ID)+1) * (1 + min(max(q.Loads[o.ID].CPUPercent, 0), 100)/100)
-	return load / (float64(o.Weight) * p.ramp(o, q.Now))
+func (p Policy) score(h *home, q *Query) float64 {
+	load := float64(h.streams + 1)
+	if q.Load != nil {
+		reported := q.Load(h.origin.ID)
+		load += float64(reported.Coming)
+		load *= 1 + min(max(reported.CPUPercent, 0), 100)/100
+	}
+	return load / (float64(h.origin.Weight) * p.ramp(h.origin, q.Now))
 }
 
 // ramp is the share of its weight that an origin has reached since it came up.
-func (p Policy) ramp(o Origin, now time.Time) float64 {
+func (p Policy) ramp(o *Origin, now time.Time) float64 {
 	const start = 0.1
+	if p.SlowStart <= 0 {
+		return 1
+	}
 	age := now.Sub(o.UpSince)
-	if p.SlowStart <= 0 || age >= p.SlowStart {
+	if age >= p.SlowStart {
 		return 1
 	}
 	return max(start, float64(age)/float64(p.SlowStart))
 }
 
-// rendezvous breaks ties: highest random weight of the pair, so that equal
-// origins share the names and each name has its own order of preference.
-func rendezvous(stream Stream, id OriginID) uint64 {
-	h := fnv.New64a()
-	for _, part := range []string{stream.VHost, stream.App, stream.Name, string(id)} {
-		_, _ = h.Write([]byte(part)) // never fails
-		_, _ = h.Write([]byte{0})
+const hashStart = 0xcbf29ce484222325
+
+// hashText goes on with a hash by text and an end mark: FNV-1a.
+func hashText(hash uint64, text string) uint64 {
+	const prime = 0x100000001b3
+	for i := range len(text) {
+		hash = (hash ^ uint64(text[i])) * prime
 	}
-	x := h.Sum64() // fnv's high bits change little with the last bytes: mix them
-	x ^= x >> 33
-	x *= 0xff51afd7ed558ccd
-	x ^= x >> 33
-	return x
+	return hash * prime
+}
+
+// mix makes each bit of the result depend on all bits (MurmurHash3's finish).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
 }
 
 // ErrRule is returned by [Rule.Validate].
@@ -187,15 +258,21 @@ var ErrRule = errors.New("a rule matches vhost/app/name, with * for any run of c
 
 // Validate reports whether the rule can match anything and names a pool.
 func (r Rule) Validate() error {
-	if parts := strings.Split(r.Match, "/"); len(parts) != 3 || slices.Contains(parts, "") || r.Pool == "" {
+	if vhost, app, name, ok := r.parts(); !ok || vhost == "" || app == "" || name == "" || r.Pool == "" {
 		return fmt.Errorf("%w: %q -> %q", ErrRule, r.Match, r.Pool)
 	}
 	return nil
 }
 
+func (r Rule) parts() (vhost, app, name string, ok bool) {
+	vhost, rest, _ := strings.Cut(r.Match, "/")
+	app, name, ok = strings.Cut(rest, "/")
+	return vhost, app, name, ok && !strings.Contains(name, "/")
+}
+
 func (r Rule) matches(stream Stream) bool {
-	parts := strings.Split(r.Match, "/")
-	return len(parts) == 3 && glob(parts[0], stream.VHost) && glob(parts[1], stream.App) && glob(parts[2], stream.Name)
+	vhost, app, name, ok := r.parts()
+	return ok && glob(vhost, stream.VHost) && glob(app, stream.App) && glob(name, stream.Name)
 }
 
 // glob matches text against a pattern in which * stands for any run.

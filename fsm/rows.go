@@ -142,17 +142,16 @@ type rowReader struct {
 	paths      [][2]string // vhost and app by the number given
 	tenures    []tenure
 	holders    []Holder
-	known      map[Holder]bool // what is in holders
-	idle       []uint32        // records that nobody holds
+	idle       []uint32 // records that nobody holds
 }
 
 func (rr *rowReader) read(r *reader, s *State) {
 	before := rr.generation
 	rr.generation += r.uvarint()
 	rr.placedAt += r.varint()
-	path := rr.path(r, s)
+	path := rr.path(r)
 	home := r.below(uint64(len(s.homes.ordered)), "origin")
-	t := rr.tenure(r, s)
+	t := rr.tenure(r)
 	publishing := r.flags(1) != 0
 	name := r.string()
 	if r.err != nil {
@@ -178,19 +177,15 @@ func (rr *rowReader) read(r *reader, s *State) {
 	}
 }
 
-func (rr *rowReader) path(r *reader, s *State) [2]string {
+func (rr *rowReader) path(r *reader) [2]string {
 	n := r.below(uint64(len(rr.paths))+1, "path")
 	if n == uint64(len(rr.paths)) {
-		path := [2]string{r.own(), r.own()}
-		if _, known := s.placed.paths.numbers[path]; known {
-			r.fail("path given twice")
-		}
-		rr.paths = append(rr.paths, path)
+		rr.paths = append(rr.paths, [2]string{r.own(), r.own()})
 	}
 	return rr.paths[n]
 }
 
-func (rr *rowReader) tenure(r *reader, s *State) tenure {
+func (rr *rowReader) tenure(r *reader) tenure {
 	n := r.below(uint64(len(rr.tenures))+1, "holders")
 	if n < uint64(len(rr.tenures)) {
 		return rr.tenures[n]
@@ -206,10 +201,7 @@ func (rr *rowReader) tenure(r *reader, s *State) tenure {
 	if len(t.holders) == 0 {
 		t.idleSince, t.orphaned = r.varint(), r.flags(1) != 0
 	}
-	switch _, known := s.placed.tenures.numbers[string(t.appendKey(nil))]; {
-	case known:
-		r.fail("holders given twice")
-	case len(t.holders) == 0 && (t.idleSince < 1 || t.idleSince > latest):
+	if len(t.holders) == 0 && (t.idleSince < 1 || t.idleSince > latest) {
 		r.fail("time out of range")
 	}
 	rr.tenures = append(rr.tenures, t)
@@ -219,12 +211,7 @@ func (rr *rowReader) tenure(r *reader, s *State) tenure {
 func (rr *rowReader) holder(r *reader) Holder {
 	n := r.below(uint64(len(rr.holders))+1, "holder")
 	if n == uint64(len(rr.holders)) {
-		h := Holder{Peer: r.own(), Epoch: r.uvarint()}
-		if rr.known[h] {
-			r.fail("holder given twice")
-		}
-		rr.known[h] = true
-		rr.holders = append(rr.holders, h)
+		rr.holders = append(rr.holders, Holder{Peer: r.own(), Epoch: r.uvarint()})
 	}
 	return rr.holders[n]
 }

@@ -147,7 +147,7 @@ func restore(from io.Reader, limits Limits) (*State, error) {
 	case version == 0:
 		return nil, fmt.Errorf("%w: version 0", ErrCorrupt)
 	}
-	s := &restorer{state: NewState(limits), rows: rowReader{known: make(map[Holder]bool)}}
+	s := &restorer{state: NewState(limits)}
 	for expected := byte(blockHead); ; {
 		kind, payload, err := br.next()
 		if err != nil {

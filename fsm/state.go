@@ -198,6 +198,7 @@ func (s *State) setTenure(n uint32, t tenure) {
 // that all of them can go without a look at the others.
 type home struct {
 	origin      *Origin // replaced, never changed: snapshots share it
+	hash        uint64  // of the id, for the policy
 	slot        uint32
 	streams     int
 	first, last uint32 // records, oldest first; or none
@@ -254,7 +255,7 @@ func (hs *homes) put(o *Origin) *home {
 		h.origin = o
 		return h
 	}
-	h := &home{origin: o, first: none, last: none}
+	h := &home{origin: o, hash: hashText(hashStart, string(o.ID)), first: none, last: none}
 	if last := len(hs.free) - 1; last >= 0 {
 		h.slot, hs.free = hs.free[last], hs.free[:last]
 		hs.slots[h.slot] = h

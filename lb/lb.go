@@ -5,17 +5,27 @@ package lb
 
 import "srsx/fsm"
 
-// The vocabulary of fsm, named here so that the proxy needs only this package.
+// The vocabulary of fsm has names here too, so that the proxy needs only this
+// package.
 type (
-	Stream      = fsm.Stream
-	OriginID    = fsm.OriginID
+	// Stream is a stream's key; see [fsm.Stream].
+	Stream = fsm.Stream
+	// OriginID is an origin's server id; see [fsm.OriginID].
+	OriginID = fsm.OriginID
+	// Incarnation is one run of an origin; see [fsm.Incarnation].
 	Incarnation = fsm.Incarnation
-	Protocol    = fsm.Protocol
-	Endpoints   = fsm.Endpoints
+	// Protocol is what an origin has to serve; see [fsm.Protocol].
+	Protocol = fsm.Protocol
+	// Endpoints is where an origin serves what; see [fsm.Endpoints].
+	Endpoints = fsm.Endpoints
+	// OriginState is up, down or draining; see [fsm.OriginState].
 	OriginState = fsm.OriginState
-	Origin      = fsm.Origin
-	Placement   = fsm.Placement
-	Holder      = fsm.Holder
+	// Origin is a media server; see [fsm.Origin].
+	Origin = fsm.Origin
+	// Placement says which origin has a stream; see [fsm.Placement].
+	Placement = fsm.Placement
+	// Holder is one run of a peer; see [fsm.Holder].
+	Holder = fsm.Holder
 )
 
 // See the constants of the same names in fsm.

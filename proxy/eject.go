@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -67,6 +68,7 @@ func (e *ejections) list() []lb.OriginID {
 	for id := range e.origins {
 		ids = append(ids, id)
 	}
+	slices.Sort(ids)
 	return ids
 }
 
@@ -147,7 +149,7 @@ func (r *Router) dialOrigin(ctx context.Context, origin lb.Origin, protocol lb.P
 	defer cancel()
 	started := time.Now()
 	conn, err := r.dial(ctx, "tcp", endpoints[0])
-	r.metrics.dialled(time.Since(started), err)
+	r.metrics.dialled(protocol, time.Since(started), err)
 	if err != nil {
 		return nil, fmt.Errorf("dial origin %s: %w: %w", origin.ID, ErrUnreachable, err)
 	}

@@ -117,17 +117,20 @@ func (v VHosts) IdentifyHTTP(host string, u *url.URL) (Target, error) {
 	if len(host)+len(u.Path)+len(u.RawQuery) > maxIdentify {
 		return Target{}, fmt.Errorf("%w: longer than %d bytes", ErrStreamName, maxIdentify)
 	}
-	app, name, err := splitStream(u.Path)
+	plain := strings.ReplaceAll(u.Path, " ", "")
+	ext := strings.ToLower(path.Ext(plain))
+	if !isMediaExt(ext) {
+		ext = ""
+	}
+	plain = plain[:len(plain)-len(ext)]
+	if ext != "" && strings.HasSuffix(plain, "/") {
+		return Target{}, fmt.Errorf("%w: no name before %s", ErrStreamName, ext)
+	}
+	app, name, err := splitStream(plain)
 	if err != nil {
 		return Target{}, err
 	}
-	ext := strings.ToLower(path.Ext(name))
-	if isMediaExt(ext) {
-		name = name[:len(name)-len(ext)]
-	} else {
-		ext = ""
-	}
-	if app == "" || name == "" {
+	if app == "" {
 		return Target{}, fmt.Errorf("%w: want /app/name", ErrStreamName)
 	}
 	return v.target(host, u.RawQuery, app, name, ext)

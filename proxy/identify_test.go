@@ -10,11 +10,11 @@ import (
 	"srsx/proxy"
 )
 
-func vhosts(t testing.TB, names ...string) proxy.VHosts {
-	t.Helper()
+func vhosts(tb testing.TB, names ...string) proxy.VHosts {
+	tb.Helper()
 	v, err := proxy.NewVHosts(names...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v
 }
@@ -34,6 +34,70 @@ func TestPublishAndPlayByTwoNamesIsOneStream(t *testing.T) {
 	}
 	if publish.Query != "token=secret" || play.Query != "token=other" {
 		t.Errorf("queries = %q and %q; want them kept", publish.Query, play.Query)
+	}
+}
+
+// One key for one stream, whichever protocol and host name: only a configured
+// vhost is one of its own, however it is named.
+func TestOneKeyByEveryProtocolAndHost(t *testing.T) {
+	v := vhosts(t, "own.example.com", "192.0.2.7")
+	for vhost, hosts := range map[string][]string{
+		lb.DefaultVHost: {
+			"ingest.example.com", "INGEST.example.com", "cdn.example.com.", "localhost", "192.0.2.1", "[::1]", "[2001:db8::1]",
+			lb.DefaultVHost, "sub.own.example.com", "own.example.com.evil",
+		},
+		"own.example.com": {"own.example.com", "OWN.Example.Com", "own.example.com."},
+		"192.0.2.7":       {"192.0.2.7"},
+	} {
+		want := lb.Stream{VHost: vhost, App: "live", Name: "cam"}
+		for _, host := range hosts {
+			for _, port := range []string{"", ":80", ":1935"} {
+				requireKey(t, v, host+port, "", want)
+			}
+			// Named as a parameter it wins over the host.
+			for _, parameter := range []string{"vhost=" + host, "domain=" + host, "a=b&vhost=" + host + ":1935&c", "domain=x&vhost=" + host} {
+				requireKey(t, v, "192.0.2.9:1935", parameter, want)
+				requireKey(t, v, "own.example.com", parameter, want)
+			}
+		}
+	}
+}
+
+// requireKey publishes and plays one stream in every way that a host and
+// parameters can be said.
+func requireKey(t *testing.T, v proxy.VHosts, host, parameters string, want lb.Stream) {
+	t.Helper()
+	mark := ""
+	if parameters != "" {
+		mark = "?"
+	}
+	check := func(how string, got proxy.Target, err error) {
+		t.Helper()
+		if err != nil || got.Stream != want {
+			t.Errorf("%s at %s with %q = %+v, %v; want %+v", how, host, parameters, got.Stream, err, want)
+		}
+	}
+	for _, app := range []string{"live", "live/", "live/_definst_", "/live"} {
+		got, err := v.IdentifyRTMP("rtmp://"+host+"/"+app, app, "cam"+mark+parameters)
+		check("RTMP, parameters of the name", got, err)
+	}
+	got, err := v.IdentifyRTMP("rtmp://"+host+"/live"+mark+parameters, "live"+mark+parameters, "cam")
+	check("RTMP, parameters of the app", got, err)
+	if parameters != "" { // else nothing tells where the name begins
+		got, err = v.IdentifyRTMP("rtmp://"+host+"/live?"+parameters+"/cam", "", "")
+		check("RTMP, name behind the parameters", got, err)
+	}
+	got, err = v.IdentifyRTMP("rtmps://user:pw@"+host+"/live", "", "/cam"+mark+parameters)
+	check("RTMPS with a user", got, err)
+	got, err = v.IdentifyNames(host, "live", "cam", parameters)
+	check("names", got, err)
+	for _, path := range []string{"/live/cam.flv", "/live/cam.m3u8", "/live/cam.TS", "//live//cam.mp3", "/live/_definst_/cam.aac"} {
+		got, err = v.IdentifyHTTP(host, &url.URL{Path: path, RawQuery: parameters})
+		check(path, got, err)
+	}
+	if vhost, ok := strings.CutPrefix(parameters, "vhost="); ok {
+		got, err = v.IdentifyRTMP("rtmp://"+host+"/live...vhost..."+vhost, "", "cam")
+		check("RTMP, vhost in the app", got, err)
 	}
 }
 
@@ -148,7 +212,7 @@ func TestIdentifyRefusesWhatNamesNoStream(t *testing.T) {
 			t.Errorf("IdentifyRTMP(%.40q) = %+v, %v; want ErrStreamName", tc, got, err)
 		}
 	}
-	for _, path := range []string{"", "/", "/s.flv", "/live/.flv", "/live/\x00.flv", "/live/../s.flv", "/live/" + strings.Repeat("n", 600)} {
+	for _, path := range []string{"", "/", "/s.flv", "/live/.flv", "/live/\x00.flv", "/live/../s.flv", "/live/..flv", "/live/...flv", "/a/b/.flv", "/a/b/ .flv", "/live/_definst_.flv", "/live/" + strings.Repeat("n", 600)} {
 		if got, err := v.IdentifyHTTP("h", &url.URL{Path: path}); !errors.Is(err, proxy.ErrStreamName) {
 			t.Errorf("IdentifyHTTP(%.40q) = %+v, %v; want ErrStreamName", path, got, err)
 		}
@@ -167,6 +231,7 @@ func FuzzIdentify(f *testing.F) {
 	f.Add("rtmp://own.example.com:1935/live?vhost=a", "live", "s?token=x")
 	f.Add("rtmp://[::1]/a...vhost...own.example.com/_definst_", "", "mp4:b/c")
 	f.Add("rtmp://h/app?k=v/stream", "app", "")
+	f.Add("rtmp://h/app", "app", "100%2541")
 	f.Add("://@", "%2F", "%00")
 	v := vhosts(f, "own.example.com")
 	f.Fuzz(func(t *testing.T, tcURL, app, name string) {
@@ -175,16 +240,57 @@ func FuzzIdentify(f *testing.F) {
 			return
 		}
 		checkTarget(t, target)
-		// The same names by another protocol are the same key.
-		again, err := v.IdentifyNames(target.Stream.VHost, target.Stream.App, target.Stream.Name, "")
-		if err != nil || again.Stream != target.Stream {
-			t.Fatalf("IdentifyNames(%+v) = %+v, %v", target.Stream, again.Stream, err)
+		checkForms(t, v, target.Stream)
+	})
+}
+
+func FuzzIdentifyHTTP(f *testing.F) {
+	f.Add("own.example.com:8080", "/live/cam.1.FLV", "vhost=a&domain=b")
+	f.Add("[::1]", "/a/b/_definst_/ s .m3u8", "?vhost=own.example.com")
+	f.Add("OWN.example.com.", "/live/..flv", "a=%zz;b")
+	v := vhosts(f, "own.example.com")
+	f.Fuzz(func(t *testing.T, host, path, query string) {
+		target, err := v.IdentifyHTTP(host, &url.URL{Path: path, RawQuery: query})
+		if err != nil {
+			return
 		}
-		byHTTP, err := v.IdentifyHTTP(target.Stream.VHost, &url.URL{Path: "/" + target.Stream.App + "/" + target.Stream.Name + ".flv"})
-		if err != nil || byHTTP.Stream != target.Stream {
-			t.Fatalf("IdentifyHTTP of %+v = %+v, %v", target.Stream, byHTTP.Stream, err)
+		checkTarget(t, target)
+		checkForms(t, v, target.Stream)
+		if target.Query != query {
+			t.Fatalf("query %q; want %q", target.Query, query)
 		}
 	})
+}
+
+// checkForms fails unless the canonical form of a key means the same key again,
+// by every protocol.
+func checkForms(t *testing.T, v proxy.VHosts, s lb.Stream) {
+	t.Helper()
+	var parts []string
+	for part := range strings.SplitSeq(s.App, "/") {
+		parts = append(parts, url.PathEscape(part))
+	}
+	app := strings.Join(parts, "/")
+	for form, identify := range map[string]func() (proxy.Target, error){
+		"names": func() (proxy.Target, error) { return v.IdentifyNames(s.VHost, s.App, s.Name, "") },
+		"RTMP": func() (proxy.Target, error) {
+			return v.IdentifyRTMP("rtmp://"+s.VHost+"/"+app, "", url.PathEscape(s.Name))
+		},
+		"RTMP app": func() (proxy.Target, error) { return v.IdentifyRTMP("rtmp://"+s.VHost, app, url.PathEscape(s.Name)) },
+		"HTTP": func() (proxy.Target, error) {
+			return v.IdentifyHTTP(s.VHost, &url.URL{Path: "/" + s.App + "/" + s.Name + ".flv"})
+		},
+		"HTTP, another spelling of the host": func() (proxy.Target, error) {
+			return v.IdentifyHTTP(strings.ToUpper(s.VHost)+".:1935", &url.URL{Path: "/" + s.App + "/" + s.Name + ".TS"})
+		},
+		"HTTP, vhost as a parameter": func() (proxy.Target, error) {
+			return v.IdentifyHTTP("h", &url.URL{Path: "/" + s.App + "/" + s.Name + ".m3u8", RawQuery: "vhost=" + s.VHost})
+		},
+	} {
+		if again, err := identify(); err != nil || again.Stream != s {
+			t.Fatalf("%s: canonical form of %+v is %+v, %v", form, s, again.Stream, err)
+		}
+	}
 }
 
 // checkTarget fails unless the key is one that the API can show and read back.

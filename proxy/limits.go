@@ -143,10 +143,10 @@ func (l *limiter) leave(addr netip.Addr) {
 func (l *limiter) ratesOf(client netip.Prefix) *clientRates {
 	if element, ok := l.rates[client]; ok {
 		l.order.MoveToFront(element)
-		return element.Value.(*clientRates) //nolint:errcheck,forcetypeassert // the list holds nothing else
+		return element.Value.(*clientRates) //nolint:errcheck // the list holds nothing else
 	}
 	if l.order.Len() >= maxClients {
-		oldest := l.order.Remove(l.order.Back()).(*clientRates) //nolint:errcheck,forcetypeassert // the list holds nothing else
+		oldest := l.order.Remove(l.order.Back()).(*clientRates) //nolint:errcheck // the list holds nothing else
 		delete(l.rates, oldest.client)
 	}
 	rates := &clientRates{

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
@@ -59,8 +60,8 @@ func (c ListenConfig) withDefaults() ListenConfig {
 // Listen opens a TCP listener for clients. addr is host:port or a port alone.
 // Its connections' RemoteAddr is the real client; from a trusted network it
 // may wait for the PROXY header, so ask in the connection's own goroutine.
-// Accept returns an error only when the listener is closed. The error of
-// Listen reads "listen rtmp 0.0.0.0:1935: address already in use".
+// Accept returns an error only when the listener is closed or the system
+// took it away. The error of Listen reads "listen rtmp 0.0.0.0:1935: address already in use".
 func Listen(ctx context.Context, addr string, config ListenConfig) (net.Listener, error) {
 	config = config.withDefaults()
 	if !strings.Contains(addr, ":") {
@@ -122,7 +123,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			continue
 		}
-		if errors.Is(err, net.ErrClosed) {
+		if !passes(err) {
 			return nil, err
 		}
 		l.config.Metrics.acceptErrors.WithLabelValues(l.config.Name).Inc()
@@ -134,6 +135,17 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		pause = min(2*pause, maxAcceptPause)
 	}
+}
+
+// passes reports whether accepting may succeed again: not when the socket is
+// closed or listens no more (accept(2)).
+func passes(err error) bool {
+	for _, last := range []error{net.ErrClosed, syscall.EINVAL, syscall.EBADF, syscall.ENOTSOCK, syscall.EOPNOTSUPP} {
+		if errors.Is(err, last) {
+			return false
+		}
+	}
+	return true
 }
 
 func (l *listener) Close() error {

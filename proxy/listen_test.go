@@ -209,9 +209,10 @@ func TestAcceptEndsWhenClosed(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	n := networks(t, "10.0.0.0/8", "::1", "192.0.2.9")
+	n := networks(t, "10.0.0.0/8", "::1", "192.0.2.9", "::ffff:198.51.100.0/120", "2001:db8:1::/48")
 	for addr, want := range map[string]bool{
 		"10.1.2.3": true, "::ffff:10.1.2.3": true, "::1": true, "192.0.2.9": true, "192.0.2.8": false, "::2": false,
+		"198.51.100.7": true, "::ffff:198.51.100.7": true, "198.51.101.7": false, "2001:db8:1:2::3": true, "2001:db8:2::": false,
 	} {
 		if got := n.Contains(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("Contains(%s) = %v; want %v", addr, got, want)

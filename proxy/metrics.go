@@ -14,13 +14,13 @@ import (
 // Metrics are the figures of media sessions. None has a label per stream or
 // client, so that their number does not grow with use.
 type Metrics struct {
-	opened    *prometheus.CounterVec // kind, direction
-	ended     *prometheus.CounterVec // kind, direction, reason
-	refusals  *prometheus.CounterVec // reason
-	dials     *prometheus.CounterVec // result
-	dialTime  prometheus.Histogram
-	places    *prometheus.CounterVec // result
-	placeTime prometheus.Histogram
+	opened    *prometheus.CounterVec   // kind, direction
+	ended     *prometheus.CounterVec   // kind, direction, reason
+	refusals  *prometheus.CounterVec   // kind, direction, reason
+	dials     *prometheus.CounterVec   // protocol, result
+	dialTime  *prometheus.HistogramVec // protocol
+	places    *prometheus.CounterVec   // protocol, result
+	placeTime *prometheus.HistogramVec // protocol
 
 	rejectedConns *prometheus.CounterVec // listener, limit
 	openConns     *prometheus.GaugeVec   // listener
@@ -38,19 +38,19 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "srsx", Name: name, Help: help}, labels)
 	}
-	histogram := func(name, help string) prometheus.Histogram {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{
+	histogram := func(name, help string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "srsx", Name: name, Help: help,
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10), // 0.5 ms to 10 s
-		})
+		}, []string{"protocol"})
 	}
 	m := &Metrics{
 		opened:    counter("sessions_opened_total", "Media sessions admitted.", "kind", "direction"),
 		ended:     counter("sessions_ended_total", "Media sessions ended, by reason.", "kind", "direction", "reason"),
-		refusals:  counter("refusals_total", "Media sessions refused, by reason.", "reason"),
-		dials:     counter("dials_total", "Connections to origins tried, by result.", "result"),
+		refusals:  counter("refusals_total", "Media sessions refused, by reason.", "kind", "direction", "reason"),
+		dials:     counter("dials_total", "Connections to origins tried, by result.", "protocol", "result"),
 		dialTime:  histogram("dial_seconds", "Time that a connection to an origin took, also in vain."),
-		places:    counter("placements_acquired_total", "Placements asked of the backend, by result.", "result"),
+		places:    counter("placements_acquired_total", "Placements asked of the backend, by result.", "protocol", "result"),
 		placeTime: histogram("placement_acquire_seconds", "Time that the backend took to answer."),
 
 		rejectedConns: counter("connections_rejected_total", "Connections closed at once, by limit.", "listener", "limit"),
@@ -65,9 +65,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) dialled(took time.Duration, err error) {
-	m.dialTime.Observe(took.Seconds())
-	m.dials.WithLabelValues(dialResult(err)).Inc()
+func (m *Metrics) dialled(protocol lb.Protocol, took time.Duration, err error) {
+	m.dialTime.WithLabelValues(protocol.String()).Observe(took.Seconds())
+	m.dials.WithLabelValues(protocol.String(), dialResult(err)).Inc()
 }
 
 func dialResult(err error) string {
@@ -84,9 +84,9 @@ func dialResult(err error) string {
 	}
 }
 
-func (m *Metrics) placed(took time.Duration, err error) {
-	m.placeTime.Observe(took.Seconds())
-	m.places.WithLabelValues(placeResult(err)).Inc()
+func (m *Metrics) placed(protocol lb.Protocol, took time.Duration, err error) {
+	m.placeTime.WithLabelValues(protocol.String()).Observe(took.Seconds())
+	m.places.WithLabelValues(protocol.String(), placeResult(err)).Inc()
 }
 
 func placeResult(err error) string {
@@ -105,8 +105,8 @@ func placeResult(err error) string {
 }
 
 // refused counts by the words of the refusal, which are few and fixed.
-func (m *Metrics) refused(err error) {
-	m.refusals.WithLabelValues(RefusalOf(err).Reason).Inc()
+func (m *Metrics) refused(r Request, err error) {
+	m.refusals.WithLabelValues(r.Kind, direction(r), RefusalOf(err).Reason).Inc()
 }
 
 // direction is the label for what a client does.

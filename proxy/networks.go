@@ -27,6 +27,9 @@ func ParseNetworks(texts ...string) (Networks, error) {
 func parseNetwork(text string) (netip.Prefix, error) {
 	if strings.Contains(text, "/") {
 		prefix, err := netip.ParsePrefix(text)
+		if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96) // Contains looks at the IPv4 address
+		}
 		return prefix.Masked(), err
 	}
 	addr, err := netip.ParseAddr(text)

@@ -83,7 +83,7 @@ func NewRouter(balancer lb.Balancer, config RouterConfig) *Router {
 func (r *Router) Open(ctx context.Context, req Request) (Session, error) {
 	s, err := r.open(ctx, req)
 	if err != nil {
-		r.metrics.refused(err)
+		r.metrics.refused(req, err)
 		return nil, fmt.Errorf("open %s: %w", req.Stream, err)
 	}
 	r.metrics.opened.WithLabelValues(req.Kind, direction(req)).Inc()
@@ -148,7 +148,7 @@ func (r *Router) acquire(ctx context.Context, req Request) (lb.Lease, error) {
 		if again {
 			continue
 		}
-		r.metrics.placed(time.Since(started), err)
+		r.metrics.placed(req.Protocol, time.Since(started), err)
 		return lease, err
 	}
 }
@@ -242,6 +242,10 @@ func (r *Router) Counts() (total int, byOrigin map[lb.OriginID]int) { return r.s
 
 // StreamSessions returns how many sessions of s are open.
 func (r *Router) StreamSessions(s lb.Stream) int { return r.sessions.ofStream(s) }
+
+// Ejected lists the origins that get no new stream from this peer, because it
+// could not connect to them.
+func (r *Router) Ejected() []lb.OriginID { return r.ejected.list() }
 
 // Kick ends one session and reports whether there was one.
 func (r *Router) Kick(id uint64) bool { return r.sessions.kick(id) }

@@ -74,17 +74,16 @@ func (s *session) Count(in, out int64) {
 // Dial connects to the session's origin; see [Session]. Errors wrap
 // [ErrUnreachable], [ErrNotServed] or those of lb.Balancer.Acquire.
 func (s *session) Dial(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.router.placeTimeout)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
 	for {
 		origin := s.Origin()
 		conn, err := s.router.dialOrigin(ctx, origin, s.request.Protocol)
 		if err == nil {
 			return conn, nil
 		}
-		if s.ctx.Err() != nil {
-			return nil, context.Cause(s.ctx)
+		if cause := s.endCause(); cause != nil {
+			return nil, cause
 		}
 		if errors.Is(err, ErrNotServed) || ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 			return nil, err
@@ -103,14 +102,23 @@ func (s *session) Dial(ctx context.Context) (net.Conn, error) {
 	}
 }
 
+// endCause returns why the session has to end, nil while it goes on.
+func (s *session) endCause() error { return context.Cause(s.ctx) }
+
+// bounded returns ctx with an end at the place timeout or with the session.
+func (s *session) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, s.router.placeTimeout)
+	stop := context.AfterFunc(s.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // errNoVerdict means that the backend still holds the origin to be up.
 var errNoVerdict = errors.New("origin not declared down")
 
 // Unreachable reports a failed connection; see [Session].
 func (s *session) Unreachable(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.router.placeTimeout)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
 	failed := s.Origin()
 	err := s.reroute(ctx, ctx, failed, cause)
 	if errors.Is(err, errNoVerdict) {
@@ -212,7 +220,7 @@ func (s *session) release() {
 // End releases the stream and writes the log line; only the first call counts.
 func (s *session) End(err error) {
 	s.end.Do(func() {
-		if cause := context.Cause(s.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		if cause := s.endCause(); cause != nil && !errors.Is(cause, context.Canceled) {
 			err = cause // this peer ended it; err is only how that looked
 		}
 		s.cancel(context.Canceled)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -172,9 +174,11 @@ func (w *twins) setNumber(t *rapid.T) {
 // Any sequence of calls that raft may make gives what raft's in-memory store
 // gives, also when the process ends in between.
 func TestStoreActsLikeRaftsInMemoryStore(t *testing.T) {
+	root, checks := memoryDir(t), 0
 	rapid.Check(t, func(rt *rapid.T) {
+		checks++
 		w := &twins{
-			dir: t.TempDir(), memory: raft.NewInmemStore(),
+			dir: filepath.Join(root, strconv.Itoa(checks)), memory: raft.NewInmemStore(),
 			keys: make(map[string]bool), committed: make(map[uint64]uint64),
 		}
 		w.reopen(rt)

@@ -66,11 +66,14 @@ func inspect(path string) error {
 	if err != nil {
 		return fmt.Errorf("open raft log: %w", err)
 	}
-	f := inspection{file: file, size: uint64(info.Size()), seen: make(map[uint64]bool)}
-	if err := f.run(); err != nil {
+	if err := newInspection(file, info.Size()).run(); err != nil {
 		return damaged(path, err)
 	}
 	return nil
+}
+
+func newInspection(file io.ReaderAt, size int64) *inspection {
+	return &inspection{file: file, size: uint64(size), seen: make(map[uint64]bool)}
 }
 
 func (f *inspection) run() error {

@@ -65,6 +65,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.watched.StoreLogs(sealed); err != nil {
 		return fmt.Errorf("store entries %d to %d in %s: %w", from, to, s.path, err)
 	}
+	s.members.note(logs...)
 	return s.cached.StoreLogs(sealed)
 }
 
@@ -101,11 +102,25 @@ func (s *Store) DeleteRange(lowest, highest uint64) error {
 		return fmt.Errorf("remove entries %d to %d from %s: it would leave a hole in %d to %d",
 			lowest, highest, s.path, first, last)
 	}
-	if err := s.cached.DeleteRange(lowest, highest); err != nil {
-		return fmt.Errorf("remove entries %d to %d from %s: %w", lowest, highest, s.path, err)
+	lowest, highest = max(lowest, first), min(highest, last)
+	step := highest - lowest + 1
+	if lowest == first {
+		step = removedAtOnce
+	}
+	for ; lowest <= highest; lowest += step {
+		through := min(highest, lowest+step-1)
+		if err := s.cached.DeleteRange(lowest, through); err != nil {
+			return fmt.Errorf("remove entries %d to %d from %s: %w", lowest, through, s.path, err)
+		}
+		s.members.forget(lowest, through)
 	}
 	return nil
 }
+
+// removedAtOnce is how many entries of the head go in one transaction. Those of
+// a snapshot, 8192, take 30 to 150 ms together, and StoreLogs waits for as long.
+// The tail goes in one, or a crash in between would leave a hole in it.
+const removedAtOnce = 512
 
 // StageCommitIndex keeps index until the next StoreLogs takes it to disk
 // together with its entries.

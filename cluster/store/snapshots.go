@@ -67,9 +67,10 @@ func (s *snapshots) survey() (survey, error) {
 		return survey{}, fmt.Errorf("list snapshots: %w", err)
 	}
 	var found survey
+	var newest string
 	for _, entry := range entries {
-		if index, ok := snapshotIndex(entry.Name()); ok && entry.IsDir() {
-			found.newest = max(found.newest, index)
+		if index, ok := snapshotIndex(entry.Name()); ok && entry.IsDir() && index >= found.newest {
+			found.newest, newest = index, entry.Name()
 		}
 	}
 	listed, err := s.List()
@@ -85,7 +86,8 @@ func (s *snapshots) survey() (survey, error) {
 		found.faults = append(found.faults, err)
 	}
 	if found.usable < found.newest && len(found.faults) == 0 {
-		found.faults = append(found.faults, errors.New("the description of a newer snapshot cannot be read"))
+		// Raft passes over a snapshot whose description it cannot read.
+		found.faults = append(found.faults, fmt.Errorf("snapshot %s is %w: meta.json cannot be read", filepath.Join(s.dir, newest), ErrDamaged))
 	}
 	if found.any() && found.usable == 0 {
 		return survey{}, damaged(s.dir, errors.Join(found.faults...))

@@ -14,6 +14,26 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// memoryDir is a directory in memory where there is one: for tests that open a
+// store very often and are not about what survives.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	const memory = "/dev/shm"
+	if _, err := os.Stat(memory); err != nil {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory, "srsx-store-*") //nolint:usetesting // t.TempDir is on disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
 	s, err := Open(dir, Options{})
@@ -176,6 +196,22 @@ func TestLogHasNoHoles(t *testing.T) {
 		}
 	}
 	requireBounds(t, s, 1, 10)
+}
+
+func TestHeadOfManyTransactionsIsRemoved(t *testing.T) {
+	s := open(t, memoryDir(t))
+	const last = 3*removedAtOnce + 100
+	logs := entries(1, last, 10)
+	mustStore(t, s, logs)
+	if err := s.DeleteRange(0, 2*removedAtOnce+1); err != nil {
+		t.Fatal(err)
+	}
+	requireBounds(t, s, 2*removedAtOnce+2, last)
+	requireLogs(t, s, logs[2*removedAtOnce+1:])
+	if err := s.DeleteRange(1, 1<<63); err != nil {
+		t.Fatal(err)
+	}
+	requireBounds(t, s, 0, 0)
 }
 
 // A peer killed between the installation of a snapshot and the removal of the

@@ -10,13 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
 
 	"srsx/cluster"
-	"srsx/fsm"
 	"srsx/lb"
 	"srsx/lb/memlb"
 	"srsx/proxy"
@@ -33,7 +34,8 @@ type agent struct {
 	log      *slog.Logger
 	dir      *cluster.DataDir
 	registry *prometheus.Registry
-	balancer *memlb.Balancer
+	balancer backend
+	member   *member // nil: this peer is alone
 	router   *proxy.Router
 	admin    *admin.Server
 	media    map[string]net.Listener // by flag
@@ -41,10 +43,12 @@ type agent struct {
 	closing  atomic.Bool             // the media listeners are being closed
 	dead     chan error              // the first listener that stopped by itself
 
-	// reloaded is the configuration in force where it can change, and static
-	// the origins of it. Only the goroutine that waits for signals uses them.
+	// reloaded is the configuration in force where it can change. Only the
+	// goroutine that waits for signals uses it.
 	reloaded config
-	static   map[lb.OriginID]lb.Registration
+
+	staticMu sync.Mutex                      // guards static
+	static   map[lb.OriginID]lb.Registration // of the configuration, as registered
 }
 
 // runAgent runs a peer until a signal or an error ends it.
@@ -65,46 +69,65 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 	}
 	a.registry = prometheus.NewRegistry()
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "srsx_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": a.version},
+	}, func() float64 { return 1 }))
 	metrics := proxy.NewMetrics(a.registry)
 	// All ports first: a peer that cannot have one of them starts nothing.
 	defer a.closeListeners()
-	if err := a.listen(ctx, metrics); err != nil {
+	if err = a.listen(ctx, metrics); err != nil {
 		return err
 	}
-	l := c.sections.Limits
-	a.balancer = memlb.New(memlb.Config{
-		Peer: a.node, Policy: c.policy(), TTL: c.originTTL,
-		Limits: fsm.Limits{
-			Origins:            limit(l.Origins, maxOrigins),
-			Placements:         limit(l.Placements, maxPlacements),
-			PlacementsPerVHost: limit(l.PlacementsPerVHost, 0),
-		},
-	})
-	defer a.balancer.Close() //nolint:errcheck // there is nothing left to do about it
+	if err = a.openBackend(ctx); err != nil {
+		return err
+	}
+	defer a.closeBackend(ctx)
 	a.router = proxy.NewRouter(a.balancer, proxy.RouterConfig{
-		Log: a.log, Metrics: metrics, PlaceTimeout: c.placeTimeout,
-		Limits: proxy.Limits{
-			Sessions: l.Sessions, SessionsPerClient: l.SessionsPerClient, SessionRate: l.SessionRate,
-			SessionRatePerClient: l.SessionRatePerClient, PlacementRate: l.PlacementRate, PlacementRatePerClient: l.PlacementRatePerClient,
-		},
+		Log: a.log, Metrics: metrics, PlaceTimeout: c.placeTimeout, Limits: c.sections.Limits.clients(),
 	})
-	origins, err := c.staticOrigins()
-	if err != nil {
-		return err
-	}
-	if err := a.applyStatic(ctx, origins); err != nil {
-		return err
-	}
 	return a.run(ctx, p)
 }
 
-// limit is a limit of the configuration as the state machine takes it: there
-// zero means none, in the file a negative number does.
-func limit(n, standard int) int {
-	if n == 0 {
-		return standard
+// openBackend opens what decides where streams are.
+func (a *agent) openBackend(ctx context.Context) error {
+	c := &a.config
+	if c.clustered() {
+		return a.joinCluster(ctx)
 	}
-	return max(n, 0)
+	a.balancer = memlb.New(memlb.Config{ //nolint:contextcheck // it outlives the sessions that release to it: Close ends it
+		Peer: a.node, Policy: c.policy(), TTL: c.originTTL, Limits: c.sections.Limits.state(),
+	})
+	return nil
+}
+
+// closeBackend comes last: a session that ends still says what it releases.
+func (a *agent) closeBackend(ctx context.Context) {
+	_ = a.balancer.Close()
+	if a.member == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+	defer cancel()
+	if err := a.member.Shutdown(ctx); err != nil {
+		a.log.WarnContext(ctx, "cluster left in disorder", "err", err)
+	}
+}
+
+// knownOrigins returns what registers the origins that send no heartbeat: those
+// of the configuration, and the one of -dev, which starts now.
+func (a *agent) knownOrigins(ctx context.Context, serving *errgroup.Group) (func() error, error) {
+	static, err := a.config.staticOrigins()
+	if err != nil {
+		return nil, err
+	}
+	if !a.config.dev {
+		return func() error { return a.applyStatic(ctx, static) }, nil
+	}
+	dev, err := a.startDev(ctx, serving)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return errors.Join(a.applyStatic(ctx, static), a.balancer.Register(ctx, dev)) }, nil
 }
 
 // keepNode returns the name of this peer: the one given now, or the one it had
@@ -136,31 +159,32 @@ func keepNode(path, given string) (string, error) {
 
 func (a *agent) newAdmin() *admin.Server {
 	a.registry.MustRegister(admin.NewCollector(a.balancer))
-	var own []netip.AddrPort
-	for _, listeners := range []map[string]net.Listener{a.media, a.control} {
-		for _, ln := range listeners {
-			own = append(own, proxy.AddrPortOf(ln.Addr()))
-		}
+	var steers admin.Cluster // stays nil for a peer alone
+	if a.member != nil {
+		steers = steered{a.member}
 	}
 	return admin.NewServer(admin.Config{
+		Cluster:  steers,
 		Balancer: a.balancer, Sessions: a.router, Members: a.members, Gatherer: a.registry,
 		Access:  admin.Access{Token: a.config.token, RegisterToken: a.config.registerToken, Hosts: []string{a.config.advertise, a.node}},
-		Origins: admin.OriginRules{Allow: a.config.originAllow, Own: own, Overrides: a.config.overrides()},
-		Version: a.version, Log: a.log, ReadyGrace: a.config.readyGrace,
+		Origins: a.originRules(), Version: a.version, Log: a.log, ReadyGrace: a.config.readyGrace,
 	})
 }
 
-// members is this peer: alone it leads itself.
-func (a *agent) members() []admin.Member {
-	streams := 0
-	for _, o := range a.balancer.Origins() {
-		streams += o.Streams
+// originRules are those for origins at this peer, whose ports are open.
+func (a *agent) originRules() admin.OriginRules {
+	rules := admin.OriginRules{
+		Allow: a.config.originAllow, Overrides: a.config.overrides(), OwnNames: []string{a.node, a.address()},
 	}
-	sessions, _ := a.router.Counts()
-	return []admin.Member{{
-		Name: a.node, Addr: a.address(), State: "alive", Role: "leader", Version: a.version,
-		Leader: true, Streams: streams, Sessions: sessions, Insecure: a.insecure(),
-	}}
+	if name, err := os.Hostname(); err == nil {
+		rules.OwnNames = append(rules.OwnNames, name)
+	}
+	for _, listeners := range []map[string]net.Listener{a.media, a.control} {
+		for _, ln := range listeners {
+			rules.Own = append(rules.Own, proxy.AddrPortOf(ln.Addr()))
+		}
+	}
+	return rules
 }
 
 // address is how others reach this peer, as far as it knows.
@@ -180,8 +204,9 @@ func (a *agent) address() string {
 	return "127.0.0.1"
 }
 
-// insecure reports whether strangers reach the system API and no token is set.
+// insecure reports whether strangers reach the system API and may register
+// origins there.
 func (a *agent) insecure() bool {
 	ln := a.control["system-api"]
-	return ln != nil && a.config.token == "" && a.config.registerToken == "" && !proxy.AddrPortOf(ln.Addr()).Addr().IsLoopback()
+	return ln != nil && a.config.registerToken == "" && !proxy.AddrPortOf(ln.Addr()).Addr().IsLoopback()
 }

@@ -43,10 +43,20 @@ func run(ctx context.Context, p process) int {
 		return exitDone
 	}
 	_, _ = fmt.Fprintf(p.stderr, "srsx: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
-	if _, ok := errors.AsType[usageError](err); ok {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitRefused
+}
+
+// isUsage reports whether an error is one of usage, ours or the library's, such
+// as help for a command that there is not.
+func isUsage(err error) bool {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[cli.ExitCoder](err)
+	return ok
 }
 
 // unknownFlag says which flags there are, as the library does not.
@@ -84,7 +94,7 @@ func newApp(p process) *cli.App {
 					return err
 				}
 				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", c.App.Version)
-				return err //nolint:wrapcheck // the terminal's own
+				return err
 			},
 		}, completionCommand(p)),
 	}
@@ -107,9 +117,12 @@ func each(commands []*cli.Command, do func(*cli.Command)) {
 // needsCommand is the action of a command that only has others below it.
 func needsCommand(c *cli.Context) error {
 	if c.Args().Present() {
-		return usageError{fmt.Sprintf("no command %q; see srsx help", c.Args().First())}
+		return usageError{fmt.Sprintf("no command %q; see %s help", c.Args().First(), c.Command.HelpName)}
 	}
-	return cli.ShowAppHelp(c) //nolint:wrapcheck // the terminal's own
+	if len(c.Lineage()) <= 2 { // the app itself
+		return cli.ShowAppHelp(c)
+	}
+	return cli.ShowSubcommandHelp(c)
 }
 
 func noArguments(c *cli.Context) error {
@@ -153,7 +166,11 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 			}
 		}
 	}
-	return append(append(done, options...), arguments...), nil
+	done = append(done, options...)
+	if slices.ContainsFunc(arguments, func(a string) bool { return strings.HasPrefix(a, "-") }) {
+		done = append(done, "--") // they stood behind one
+	}
+	return append(done, arguments...), nil
 }
 
 func indexOf(commands []*cli.Command, name string) int {
@@ -180,7 +197,7 @@ func takesValue(flags []cli.Flag, arg string) bool {
 }
 
 func agentCommand(p process) *cli.Command {
-	command := &cli.Command{Name: "agent", Usage: "run a peer"}
+	command := &cli.Command{Name: "agent", Usage: "run a peer", Description: environmentOnly()}
 	command.Flags = append(command.Flags, &cli.StringFlag{Name: "config", Usage: "configuration file (YAML)"})
 	for _, s := range settings() {
 		usage := s.usage
@@ -208,11 +225,27 @@ func agentCommand(p process) *cli.Command {
 		}
 		if loaded.check {
 			_, err := fmt.Fprintln(p.stdout, "configuration is valid")
-			return err //nolint:wrapcheck // the terminal's own
+			return err
 		}
 		return runAgent(c.Context, from, loaded, p)
 	}
 	return command
+}
+
+// environmentOnly tells of the settings that have no flag.
+func environmentOnly() string {
+	lines := []string{"By the environment alone:", ""}
+	for _, s := range settings() {
+		if s.name != "" {
+			continue
+		}
+		line := "  " + s.env + "  " + s.usage
+		if s.standard != "" {
+			line += " (default: " + s.standard + ")"
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // givenFlags returns the flags that stand on the command line.
@@ -227,46 +260,4 @@ func givenFlags(c *cli.Context) map[string]string {
 		}
 	}
 	return given
-}
-
-func completionCommand(p process) *cli.Command {
-	return &cli.Command{
-		Name: "completion", Usage: "print a completion script for bash, zsh or fish", ArgsUsage: "SHELL",
-		Action: func(c *cli.Context) error {
-			if c.NArg() != 1 {
-				return usageError{"completion takes one shell: bash, zsh or fish"}
-			}
-			script, err := completion(c.App, c.Args().First())
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprint(p.stdout, script)
-			return err //nolint:wrapcheck // the terminal's own
-		},
-	}
-}
-
-func completion(app *cli.App, shell string) (string, error) {
-	switch shell {
-	case "bash":
-		return `_srsx() {
-  local words=("${COMP_WORDS[@]:0:$COMP_CWORD}")
-  COMPREPLY=($(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "${COMP_WORDS[COMP_CWORD]}"))
-}
-complete -F _srsx srsx
-`, nil
-	case "zsh":
-		return `#compdef srsx
-_srsx() {
-  local -a found
-  found=("${(@f)$(${words[@]:0:#words[@]-1} --generate-bash-completion 2>/dev/null)}")
-  compadd -a found
-}
-compdef _srsx srsx
-`, nil
-	case "fish":
-		return app.ToFishCompletion() //nolint:wrapcheck // cannot fail for a valid app
-	default:
-		return "", usageError{fmt.Sprintf("no completion for %q; bash, zsh and fish have one", shell)}
-	}
 }

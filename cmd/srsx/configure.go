@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -87,11 +88,17 @@ func (c *config) validate() error {
 	}
 	if c.static != "" {
 		if info, err := os.Stat(c.static); err != nil || !info.IsDir() {
-			return fmt.Errorf("static: %q is not a folder", c.static) //nolint:err113 // for the operator
+			return fmt.Errorf("static: %q is not a folder", c.static)
 		}
 	}
 	if c.graceQuit > c.forceQuit {
-		return errors.New("PROXY_GRACE_QUIT_TIMEOUT is longer than PROXY_FORCE_QUIT_TIMEOUT") //nolint:err113 // for the operator
+		return errors.New("PROXY_GRACE_QUIT_TIMEOUT is longer than PROXY_FORCE_QUIT_TIMEOUT")
+	}
+	if err := c.checkOrigins(); err != nil {
+		return err
+	}
+	if err := c.validateCluster(); err != nil {
+		return err
 	}
 	_, err := c.staticOrigins()
 	return err
@@ -115,39 +122,56 @@ func (c *config) overrides() map[string]admin.Override {
 
 // staticOrigins returns the origins that the configuration gives endpoints.
 func (c *config) staticOrigins() ([]lb.Registration, error) {
-	var beats []admin.Heartbeat
-	seen := make(map[string]bool)
-	for i, o := range c.sections.Origins {
-		switch {
-		case o.ID == "":
-			return nil, fmt.Errorf("origins[%d]: id is missing", i) //nolint:err113 // for the operator
-		case seen[o.ID]:
-			return nil, fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID) //nolint:err113 // for the operator
-		}
-		seen[o.ID] = true
+	var list []lb.Registration
+	rules := admin.OriginRules{Overrides: c.overrides()}
+	for _, o := range c.sections.Origins {
 		if !o.isStatic() {
 			continue
 		}
-		beats = append(beats, admin.Heartbeat{
+		r, err := rules.Static(admin.Heartbeat{
 			IP: o.Address, Server: o.ID, Service: "static", PID: "0", DeviceID: o.ID,
 			RTMP: o.RTMP, HTTP: o.HTTP, API: o.API, SRT: o.SRT, RTC: o.RTC,
 		})
+		if err != nil {
+			return nil, fmt.Errorf("origin %q: %w", o.ID, err)
+		}
+		list = append(list, r)
 	}
 	if c.backendEnabled {
-		beats = append(beats, c.defaultBackend())
-	}
-	rules := admin.OriginRules{Overrides: c.overrides()}
-	list := make([]lb.Registration, len(beats))
-	for i, b := range beats {
-		var err error
-		if list[i], err = rules.Registration(b); err != nil {
-			// The fields are those of a heartbeat; the file's ip is address.
-			return nil, fmt.Errorf("origin %q: %s", b.Server, strings.Replace(err.Error(), "field ip", "field address", 1)) //nolint:err113 // for the operator
+		r, err := rules.Static(c.defaultBackend())
+		if err != nil {
+			return nil, fmt.Errorf("%s*: %w", backendPrefix, err)
 		}
-		list[i].Origin.Static, list[i].Replace = true, true
+		list = append(list, r)
 	}
 	return list, nil
 }
+
+// checkOrigins checks what the entries say beside their endpoints.
+func (c *config) checkOrigins() error {
+	seen := make(map[string]bool)
+	if c.backendEnabled {
+		seen[backendID] = true
+	}
+	for i, o := range c.sections.Origins {
+		switch {
+		case o.ID == "":
+			return fmt.Errorf("origins[%d]: id is missing", i)
+		case seen[o.ID]:
+			return fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID)
+		case o.Weight != nil && *o.Weight > admin.MaxWeight:
+			return fmt.Errorf("origin %q: weight is not a number from 0 to %d", o.ID, admin.MaxWeight)
+		}
+		seen[o.ID] = true
+		if _, err := netip.ParseAddr(o.Address); err != nil && strings.ContainsAny(o.Address, ":/ ") {
+			return fmt.Errorf("origin %q: address %q is neither an IP address nor a host name", o.ID, o.Address)
+		}
+	}
+	return nil
+}
+
+// backendID is the id of the one origin that the environment describes.
+const backendID = "default-backend"
 
 // defaultBackend is the one origin that the environment describes.
 func (c *config) defaultBackend() admin.Heartbeat {
@@ -158,7 +182,7 @@ func (c *config) defaultBackend() admin.Heartbeat {
 		return []string{c.backend[name]}
 	}
 	return admin.Heartbeat{
-		IP: c.backend["IP"], Server: "default-backend", Service: "static", PID: "0",
+		IP: c.backend["IP"], Server: backendID, Service: "static", PID: "0",
 		RTMP: one("RTMP"), HTTP: one("HTTP"), API: one("API"), SRT: one("SRT"), RTC: one("RTC"),
 	}
 }

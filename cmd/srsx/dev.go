@@ -13,27 +13,23 @@ import (
 	"srsx/proxy/devorigin"
 )
 
-// startDev runs the small origin on loopback and registers it.
-func (a *agent) startDev(ctx context.Context, serving *errgroup.Group) error {
+// startDev runs the small origin on loopback and returns what it registers as.
+func (a *agent) startDev(ctx context.Context, serving *errgroup.Group) (lb.Registration, error) {
 	var listeners [2]net.Listener
 	for i := range listeners {
 		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
-			return fmt.Errorf("-dev: %w", err)
+			return lb.Registration{}, fmt.Errorf("-dev: %w", err)
 		}
 		listeners[i] = ln
 	}
 	origin := devorigin.New(a.log)
 	serving.Go(func() error { return origin.Serve(ctx, listeners[0], listeners[1]) })
-	err := a.balancer.Register(ctx, lb.Registration{Replace: true, Origin: lb.Origin{
+	return lb.Registration{Replace: true, Origin: lb.Origin{
 		ID: "dev", Incarnation: lb.Incarnation{Server: "dev", Service: a.dir.NodeID(), PID: "0"}, IP: "127.0.0.1",
 		Endpoints: lb.Endpoints{RTMP: []string{listeners[0].Addr().String()}, HTTP: []string{listeners[1].Addr().String()}},
 		Weight:    lb.DefaultWeight, Static: true,
-	}})
-	if err != nil {
-		return fmt.Errorf("-dev: %w", err)
-	}
-	return nil
+	}}, nil
 }
 
 // announceDev says what to open and what to type.

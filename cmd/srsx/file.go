@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +13,9 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+
+	"srsx/fsm"
+	"srsx/proxy"
 )
 
 // sections are the keys of the file that have no flag.
@@ -68,6 +71,26 @@ type limitEntry struct {
 	PlacementRatePerClient float64 `yaml:"placement_rate_per_client"`
 }
 
+// state is what of the limits the state machine keeps: there zero means none,
+// in the file a negative number does.
+func (l limitEntry) state() fsm.Limits {
+	limit := func(n, standard int) int { return max(cmp.Or(n, standard), 0) }
+	return fsm.Limits{
+		Origins:            limit(l.Origins, maxOrigins),
+		Placements:         limit(l.Placements, maxPlacements),
+		PlacementsPerVHost: limit(l.PlacementsPerVHost, 0),
+	}
+}
+
+// clients is what of the limits the router keeps.
+func (l limitEntry) clients() proxy.Limits {
+	return proxy.Limits{
+		Sessions: l.Sessions, SessionsPerClient: l.SessionsPerClient,
+		SessionRate: l.SessionRate, SessionRatePerClient: l.SessionRatePerClient,
+		PlacementRate: l.PlacementRate, PlacementRatePerClient: l.PlacementRatePerClient,
+	}
+}
+
 // readFile reads a YAML file: the keys that are settings come back as they are
 // written, so that 007 stays 007, the sections go to into.
 func readFile(path string, into *sections) (map[string]string, error) {
@@ -77,7 +100,7 @@ func readFile(path string, into *sections) (map[string]string, error) {
 	}
 	document, err := parser.ParseBytes(b, 0)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s", path, briefly(err)) //nolint:err113 // for the operator
+		return nil, fmt.Errorf("%s: %s", path, briefly(err))
 	}
 	values := make(map[string]string)
 	for _, doc := range document.Docs {
@@ -86,7 +109,7 @@ func readFile(path string, into *sections) (map[string]string, error) {
 		}
 		mapping, ok := doc.Body.(*ast.MappingNode)
 		if !ok {
-			return nil, fmt.Errorf("%s: want key: value", path) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("%s: want key: value", path)
 		}
 		for _, entry := range mapping.Values {
 			if err := readEntry(entry, values, into); err != nil {
@@ -104,7 +127,7 @@ func readEntry(entry *ast.MappingValueNode, values map[string]string, into *sect
 		return readSection(key, entry.Value, place)
 	}
 	if !slices.Contains(fileKeys(), key) {
-		return fmt.Errorf("unknown key %q; allowed: %s", key, strings.Join(fileKeys(), ", ")) //nolint:err113 // for the operator
+		return fmt.Errorf("unknown key %q; allowed: %s", key, strings.Join(fileKeys(), ", "))
 	}
 	if values[key], err = scalar(entry.Value); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
@@ -121,7 +144,7 @@ func readSection(key string, node ast.Node, place any) error {
 	if _, ok := errors.AsType[*yaml.UnknownFieldError](err); ok {
 		text += "; allowed: " + strings.Join(keysOf(reflect.TypeOf(place)), ", ")
 	}
-	return errors.New(text) //nolint:err113 // for the operator
+	return errors.New(text)
 }
 
 // keysOf lists the keys of a section or of the entries of one.
@@ -130,8 +153,8 @@ func keysOf(t reflect.Type) []string {
 		t = t.Elem()
 	}
 	var keys []string
-	for i := range t.NumField() {
-		keys = append(keys, t.Field(i).Tag.Get("yaml"))
+	for field := range t.Fields() {
+		keys = append(keys, field.Tag.Get("yaml"))
 	}
 	return keys
 }
@@ -173,7 +196,7 @@ func scalar(node ast.Node) (string, error) {
 		parts := make([]string, len(n.Values))
 		for i, value := range n.Values {
 			if _, nested := value.(*ast.SequenceNode); nested {
-				return "", errors.New("a list within a list") //nolint:err113 // for the operator
+				return "", errors.New("a list within a list")
 			}
 			var err error
 			if parts[i], err = scalar(value); err != nil {
@@ -182,35 +205,32 @@ func scalar(node ast.Node) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	default:
-		return "", errors.New("want a value or a list of values") //nolint:err113 // for the operator
+		return "", errors.New("want a value or a list of values")
 	}
 }
 
 // readDotEnv reads NAME=value lines, with # comments and optional quotes.
 func readDotEnv(path string) (map[string]string, error) {
-	f, err := os.Open(path)
+	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no file sets nothing
+		return nil, nil // no file sets nothing
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read environment file: %w", err)
 	}
-	defer f.Close()
 	values := make(map[string]string)
-	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+	n := 0
+	for line := range strings.Lines(string(content)) {
+		n++
+		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
 		if !ok {
-			return nil, fmt.Errorf("%s:%d: no NAME=value", path, n) //nolint:err113 // for the operator
+			return nil, fmt.Errorf("%s:%d: no NAME=value", path, n)
 		}
 		values[strings.TrimSpace(name)] = unquote(strings.TrimSpace(value))
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read environment file: %w", err)
 	}
 	return values, nil
 }

@@ -40,7 +40,11 @@ func (a *agent) run(ctx context.Context, p process) error {
 	}
 	key, err := httpstream.LoadHintKey(a.dir.Path("hls-hint.key"))
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
+	}
+	static, err := a.staticFiles()
+	if err != nil {
+		return err
 	}
 	forced, force := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer force(nil)
@@ -48,18 +52,23 @@ func (a *agent) run(ctx context.Context, p process) error {
 	defer cancel()
 	serving, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, a.closeListeners)()
-	if a.config.dev {
-		if err := a.startDev(ctx, serving); err != nil {
-			return err
-		}
+	known, err := a.knownOrigins(ctx, serving)
+	if err != nil {
+		return err
+	}
+	if a.member != nil {
+		a.startCluster(ctx, serving)
+	}
+	if err = a.register(ctx, serving, known); err != nil {
+		return err
 	}
 	a.admin = a.newAdmin()
 	serving.Go(func() error { return a.awaitDeath(ctx) })
 	serving.Go(func() error { return a.router.Run(ctx) })
 	a.serveControl(ctx, serving)
-	a.serveMedia(ctx, serving, vhosts, key)
+	a.serveMedia(ctx, serving, vhosts, a.hintKey(key), static)
 	a.announce(ctx, p.stdout)
-	serving.Go(func() error { return a.awaitEnd(ctx, p.signals, forced, force) })
+	serving.Go(func() error { return a.awaitEnd(ctx, forced, force, p.signals) })
 
 	ended := make(chan error, 1)
 	go func() { ended <- serving.Wait() }()
@@ -67,24 +76,24 @@ func (a *agent) run(ctx context.Context, p process) error {
 	case err = <-ended:
 	case <-forced.Done(): // whoever hangs does not hold up the end
 		select {
-		case <-ended:
+		case err = <-ended:
 		case <-time.After(forcedTimeout):
 		}
 	}
 	a.router.CloseAll(proxy.ErrShutdown)
 	if cause := context.Cause(forced); cause != nil {
-		return cause //nolint:wrapcheck // ours
+		return cause
 	}
 	if err == nil || errors.Is(err, errStopped) {
 		a.log.InfoContext(context.WithoutCancel(ctx), "ended")
 		return nil
 	}
-	return err //nolint:wrapcheck // each names itself
+	return err
 }
 
 // awaitEnd waits for the first signal that is no reload, and then lets the
 // sessions run out.
-func (a *agent) awaitEnd(ctx context.Context, signals <-chan os.Signal, forced context.Context, force context.CancelCauseFunc) error {
+func (a *agent) awaitEnd(ctx, forced context.Context, force context.CancelCauseFunc, signals <-chan os.Signal) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,7 +102,7 @@ func (a *agent) awaitEnd(ctx context.Context, signals <-chan os.Signal, forced c
 			if s != syscall.SIGHUP {
 				overdue := time.AfterFunc(a.config.forceQuit, func() { force(errOverdue) })
 				context.AfterFunc(forced, func() { overdue.Stop() })
-				go forceOnSecond(signals, forced, force)
+				go forceOnSecond(forced, force, signals)
 				return a.stop(ctx, forced)
 			}
 			a.reload(ctx)
@@ -102,7 +111,7 @@ func (a *agent) awaitEnd(ctx context.Context, signals <-chan os.Signal, forced c
 }
 
 // forceOnSecond forces the end at the next signal, until the process ends.
-func forceOnSecond(signals <-chan os.Signal, forced context.Context, force context.CancelCauseFunc) {
+func forceOnSecond(forced context.Context, force context.CancelCauseFunc, signals <-chan os.Signal) {
 	for {
 		select {
 		case <-forced.Done():
@@ -121,6 +130,7 @@ func forceOnSecond(signals <-chan os.Signal, forced context.Context, force conte
 func (a *agent) stop(ctx, forced context.Context) error {
 	a.admin.Drain()
 	a.router.Close()
+	a.handOver(ctx)
 	a.closing.Store(true)
 	for _, ln := range a.media {
 		_ = ln.Close()
@@ -150,9 +160,10 @@ func (a *agent) announce(ctx context.Context, stdout io.Writer) {
 			a.log.InfoContext(ctx, "listening", "for", flag, "addr", listeners[flag].Addr().String())
 		}
 	}
+	a.log.InfoContext(ctx, "ready", "node", a.node, "version", a.version)
 	if a.insecure() {
-		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and neither -token nor -register-token is set: "+
-			"anybody who reaches it may register an origin in -origin-allow")
+		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and -register-token is not set: "+
+			"anybody who reaches it may register an origin in -origin-allow and get streams")
 	}
 	if a.config.dev {
 		a.announceDev(stdout)

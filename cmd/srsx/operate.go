@@ -4,17 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
 
-	"srsx/lb"
 	"srsx/proxy/admin"
 )
 
@@ -42,7 +40,7 @@ func (o operator) call(name, usage, args string, flags []cli.Flag, do func(c *cl
 			if want := len(strings.Fields(args)); c.NArg() > want {
 				return usageError{fmt.Sprintf("stray argument %q", c.Args().Get(want))}
 			} else if c.NArg() < want {
-				return usageError{fmt.Sprintf("%s needs %s", name, args)}
+				return usageError{fmt.Sprintf("%s needs %s", strings.TrimPrefix(c.Command.HelpName, "srsx "), args)}
 			}
 			if f := c.String("format"); f != "table" && f != "json" {
 				return usageError{fmt.Sprintf("-format %q is neither table nor json", f)}
@@ -54,7 +52,11 @@ func (o operator) call(name, usage, args string, flags []cli.Flag, do func(c *cl
 			ctx, stop := o.interruptible(c.Context)
 			defer stop()
 			c.Context = ctx
-			return do(c, admin.NewClient(o.given(c, "addr", "SRSX_ADDR", defaultAddr), token))
+			err = do(c, admin.NewClient(o.given(c, "addr", "SRSX_ADDR", defaultAddr), token))
+			if err != nil && ctx.Err() != nil {
+				return errInterrupted
+			}
+			return err
 		},
 	}
 }
@@ -69,6 +71,9 @@ func (o operator) given(c *cli.Context, flag, env, standard string) string {
 	}
 	return standard
 }
+
+// errInterrupted is why a command ended that was not done yet.
+var errInterrupted = errors.New("interrupted")
 
 // interruptible ends with the first signal: main catches them all.
 func (o operator) interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -93,11 +98,11 @@ func (o operator) list(name, usage, key, path string, cols columns) *cli.Command
 func (o operator) rows(c *cli.Context, api *admin.Client, path, key string, cols columns) error {
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
-		return err //nolint:wrapcheck // the terminal's own
+		return err
 	}
 	var body struct {
 		Data map[string]json.RawMessage `json:"data"`
@@ -116,7 +121,7 @@ func (o operator) rows(c *cli.Context, api *admin.Client, path, key string, cols
 func decodeNumbers(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
-	return d.Decode(into) //nolint:wrapcheck // wrapped by the caller
+	return d.Decode(into)
 }
 
 func printTable(w io.Writer, cols columns, rows []map[string]any) {
@@ -146,11 +151,11 @@ func printTable(w io.Writer, cols columns, rows []map[string]any) {
 func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
-		return err //nolint:wrapcheck // the terminal's own
+		return err
 	}
 	var body struct {
 		Data json.RawMessage `json:"data"`
@@ -163,7 +168,7 @@ func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 		return fmt.Errorf("answer of the peer: %w", err)
 	}
 	_, err = fmt.Fprintln(o.p.stdout, out.String())
-	return err //nolint:wrapcheck // the terminal's own
+	return err
 }
 
 // change sends a write. It says nothing when it is done, as Unix commands do;
@@ -171,108 +176,12 @@ func (o operator) show(c *cli.Context, api *admin.Client, path string) error {
 func (o operator) change(c *cli.Context, api *admin.Client, method, path string, body any) error {
 	answer, err := api.Call(c.Context, method, path, body)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	if c.String("format") == "json" {
 		_, err = o.p.stdout.Write(answer)
 	}
-	return err //nolint:wrapcheck // the terminal's own
-}
-
-func operatorCommands(p process) []*cli.Command {
-	o := operator{p}
-	return []*cli.Command{
-		o.list("members", "list the peers", "members", "/api/v1/members",
-			columns{"name", "addr", "state", "role", "version", "streams", "sessions", "insecure"}),
-		{Name: "origin", Usage: "see and steer origins", Subcommands: o.originCommands()},
-		{Name: "placement", Usage: "see and steer where streams are", Subcommands: o.placementCommands()},
-		{Name: "session", Usage: "see and end sessions", Subcommands: []*cli.Command{
-			o.list("list", "list the sessions of this peer", "sessions", "/api/v1/sessions",
-				columns{"id", "stream", "origin", "kind", "publish", "client", "bytes_in", "bytes_out", "started"}),
-			o.call("kick", "end a session", "ID", nil, func(c *cli.Context, api *admin.Client) error {
-				return o.change(c, api, "DELETE", "/api/v1/sessions/"+url.PathEscape(c.Args().First()), nil)
-			}),
-		}},
-		o.monitorCommand(),
-	}
-}
-
-func (o operator) originCommands() []*cli.Command {
-	put := func(verb string, body func(c *cli.Context) (any, error)) func(*cli.Context, *admin.Client) error {
-		return func(c *cli.Context, api *admin.Client) error {
-			b, err := body(c)
-			if err != nil {
-				return err
-			}
-			return o.change(c, api, "PUT", admin.OriginPath(c.Args().First())+"/"+verb, b)
-		}
-	}
-	return []*cli.Command{
-		o.list("list", "list the origins", "origins", "/api/v1/origins", columns{"id", "device_id", "ip", "state", "weight", "streams", "last_seen"}),
-		o.call("inspect", "show one origin", "ID", nil, func(c *cli.Context, api *admin.Client) error {
-			return o.show(c, api, admin.OriginPath(c.Args().First()))
-		}),
-		o.call("drain", "take no new streams; end the others at the deadline", "ID",
-			[]cli.Flag{&cli.StringFlag{Name: "deadline", Usage: "time until sessions are ended, such as 10m (default: never)"}},
-			put("drain", func(c *cli.Context) (any, error) { return map[string]string{"deadline": c.String("deadline")}, nil })),
-		o.call("ready", "take new streams again", "ID", nil, put("ready", func(*cli.Context) (any, error) { return struct{}{}, nil })),
-		o.call("remove", "forget an origin and end its sessions", "ID", nil, func(c *cli.Context, api *admin.Client) error {
-			return o.change(c, api, "DELETE", admin.OriginPath(c.Args().First()), nil)
-		}),
-		o.call("weight", "set the share of new streams", "ID N", nil, put("weight", func(c *cli.Context) (any, error) {
-			n, err := strconv.ParseUint(c.Args().Get(1), 10, 32)
-			if err != nil {
-				return nil, usageError{fmt.Sprintf("weight %q is not a number", c.Args().Get(1))}
-			}
-			return map[string]uint64{"weight": n}, nil
-		})),
-	}
-}
-
-func (o operator) placementCommands() []*cli.Command {
-	on := func(suffix string, do func(c *cli.Context, api *admin.Client, path string) error) func(*cli.Context, *admin.Client) error {
-		return func(c *cli.Context, api *admin.Client) error {
-			stream, err := lb.ParseStream(c.Args().First())
-			if err != nil {
-				return usageError{err.Error()}
-			}
-			return do(c, api, admin.PlacementPath(stream)+suffix)
-		}
-	}
-	return []*cli.Command{
-		o.call("list", "list where streams are", "", []cli.Flag{
-			&cli.StringFlag{Name: "origin", Usage: "only those on this origin"},
-			&cli.StringFlag{Name: "prefix", Usage: "only those that start so, with or without their vhost"},
-		}, func(c *cli.Context, api *admin.Client) error {
-			query := url.Values{}
-			for _, name := range []string{"origin", "prefix"} {
-				if v := c.String(name); v != "" {
-					query.Set(name, v)
-				}
-			}
-			return o.rows(c, api, "/api/v1/placements?"+query.Encode(), "placements",
-				columns{"stream", "origin", "epoch", "publishing", "sessions", "placed_at"})
-		}),
-		o.call("get", "show where a stream is", "STREAM", nil, on("", o.show)),
-		o.call("explain", "show why a stream is, or would be, where", "STREAM",
-			[]cli.Flag{&cli.StringFlag{Name: "protocol", Value: "rtmp", Usage: "rtmp, http, api, srt or rtc"}},
-			on("/explain", o.explain)),
-		o.call("move", "place a stream on another origin; its sessions end and come back there", "STREAM",
-			[]cli.Flag{&cli.StringFlag{Name: "to", Usage: "id of the origin"}},
-			on("", func(c *cli.Context, api *admin.Client, path string) error {
-				if c.String("to") == "" {
-					return usageError{"move needs -to ID"}
-				}
-				return o.change(c, api, "PUT", path, map[string]string{"origin": c.String("to")})
-			})),
-		o.call("forget", "remove a placement and end its sessions", "STREAM", nil, on("", func(c *cli.Context, api *admin.Client, path string) error {
-			return o.change(c, api, "DELETE", path, nil)
-		})),
-		o.call("history", "show what happened to a stream", "STREAM", nil, on("/history", func(c *cli.Context, api *admin.Client, path string) error {
-			return o.rows(c, api, path, "events", columns{"at", "kind", "origin", "from", "epoch", "reason"})
-		})),
-		o.call("watch", "follow what happens to streams and origins", "", nil, o.watch),
-	}
+	return err
 }
 
 func (o operator) explain(c *cli.Context, api *admin.Client, path string) error {
@@ -282,7 +191,7 @@ func (o operator) explain(c *cli.Context, api *admin.Client, path string) error 
 	}
 	answer, err := api.Call(c.Context, "GET", path, nil)
 	if err != nil {
-		return err //nolint:wrapcheck // the API's own words
+		return err
 	}
 	var body struct {
 		Data struct {
@@ -304,55 +213,4 @@ func (o operator) explain(c *cli.Context, api *admin.Client, path string) error 
 	}
 	printTable(o.p.stdout, columns{"origin", "score", "chosen", "reason"}, body.Data.Candidates)
 	return nil
-}
-
-func (o operator) watch(c *cli.Context, api *admin.Client) error {
-	return api.Events(c.Context, func(event []byte) error { //nolint:wrapcheck // the API's own words
-		if c.String("format") == "json" {
-			_, err := fmt.Fprintf(o.p.stdout, "%s\n", event)
-			return err //nolint:wrapcheck // the terminal's own
-		}
-		var e struct{ At, Kind, Stream, Origin, From, Reason string }
-		if err := json.Unmarshal(event, &e); err != nil {
-			return fmt.Errorf("event: %w", err)
-		}
-		line := fmt.Sprintf("%s  %-14s %s", e.At, e.Kind, strings.TrimSpace(e.Stream+" "+e.Origin))
-		if e.From != "" {
-			line += " from " + e.From
-		}
-		if e.Reason != "" {
-			line += "  (" + e.Reason + ")"
-		}
-		_, err := fmt.Fprintln(o.p.stdout, line)
-		return err //nolint:wrapcheck // the terminal's own
-	})
-}
-
-// monitorCommand shows origins and sessions again and again.
-func (o operator) monitorCommand() *cli.Command {
-	return o.call("monitor", "show origins and members live", "", []cli.Flag{
-		&cli.DurationFlag{Name: "interval", Value: 2 * time.Second, Usage: "between two looks"},
-		&cli.IntFlag{Name: "count", Usage: "looks until it ends (default: no end)"},
-	}, func(c *cli.Context, api *admin.Client) error {
-		for n := 1; ; n++ {
-			if isTerminal(o.p.stdout) {
-				_, _ = fmt.Fprint(o.p.stdout, "\x1b[H\x1b[2J") // home, clear
-			}
-			if err := o.rows(c, api, "/api/v1/members", "members", columns{"name", "state", "role", "streams", "sessions"}); err != nil {
-				return err
-			}
-			if err := o.rows(c, api, "/api/v1/origins", "origins", columns{"id", "state", "weight", "streams", "last_seen"}); err != nil {
-				return err
-			}
-			if n == c.Int("count") {
-				return nil
-			}
-			select {
-			case <-c.Done():
-				return nil
-			case <-time.After(c.Duration("interval")):
-			}
-			_, _ = fmt.Fprintln(o.p.stdout)
-		}
-	})
 }

@@ -72,6 +72,9 @@ func (c *config) registering() []originEntry {
 // applyStatic makes the balancer's static origins those of the list. One that
 // did not change is left alone: an operator may have drained or weighed it.
 func (a *agent) applyStatic(ctx context.Context, list []lb.Registration) error {
+	a.staticMu.Lock()
+	defer a.staticMu.Unlock()
+	rules := a.originRules()
 	gone := maps.Clone(a.static)
 	for _, r := range list {
 		id := r.Origin.ID
@@ -79,7 +82,11 @@ func (a *agent) applyStatic(ctx context.Context, list []lb.Registration) error {
 		if before, ok := a.static[id]; ok && reflect.DeepEqual(before, r) {
 			continue
 		}
-		if err := a.balancer.Register(ctx, r); err != nil {
+		err := rules.RefuseOwn(r.Origin)
+		if err == nil {
+			err = a.balancer.Register(ctx, r)
+		}
+		if err != nil {
 			return fmt.Errorf("origin %q: %w", id, err)
 		}
 		a.static[id] = r

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"slices"
 	"time"
 
@@ -66,25 +65,27 @@ func (a *agent) closeListeners() {
 // process that takes nobody would look alive.
 type watched struct {
 	net.Listener
+	name    string // of its setting
 	stopped func(error)
 }
 
 func (w watched) Accept() (net.Conn, error) {
 	conn, err := w.Listener.Accept()
 	if err != nil {
+		err = fmt.Errorf("%s: listener %s: %w", w.name, w.Addr(), err)
 		w.stopped(err)
 	}
-	return conn, err //nolint:wrapcheck // the server looks for net.ErrClosed
+	return conn, err
 }
 
 // watch has the process end when a listener stops before closing is set.
-func (a *agent) watch(ctx context.Context, flag string, ln net.Listener) net.Listener {
-	return watched{Listener: ln, stopped: func(err error) {
+func (a *agent) watch(ctx context.Context, name string, ln net.Listener) net.Listener {
+	return watched{Listener: ln, name: name, stopped: func(err error) {
 		if ctx.Err() != nil || a.closing.Load() {
 			return
 		}
 		select {
-		case a.dead <- fmt.Errorf("-%s: listener %s: %w", flag, ln.Addr(), err):
+		case a.dead <- err:
 		default: // one reason is enough
 		}
 	}}
@@ -102,54 +103,54 @@ func (a *agent) awaitDeath(ctx context.Context) error {
 
 // serveMedia serves what sessions come through. The servers end with their
 // listeners, and when the last session has.
-func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key httpstream.HintKey) {
+func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts proxy.VHosts, key func() httpstream.HintKey, static fs.FS) {
 	if ln := a.media["rtmp"]; ln != nil {
 		server := rtmp.NewServer(rtmp.Config{
 			Opener: a.router, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(), Log: a.log, Registered: a.registered,
 		})
-		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "rtmp", ln)) })
+		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "-rtmp", ln)) })
 	}
 	if ln := a.media["http"]; ln != nil {
 		server := httpstream.NewServer(httpstream.Config{
 			Opener: a.router, Finder: a.balancer, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(),
-			HintKey: key, Static: a.staticFiles(), Versions: a.admin.Versions(), Log: a.log,
+			HintKey: key, Static: static, Versions: a.admin.Versions(), Log: a.log,
 		})
-		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "http", ln)) })
+		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "-http", ln)) })
 	}
 }
 
-func (a *agent) staticFiles() fs.FS {
+func (a *agent) staticFiles() (fs.FS, error) {
 	if a.config.static != "" {
-		return os.DirFS(a.config.static)
+		return httpstream.StaticFiles(a.config.static)
 	}
-	return player.FS()
+	return player.FS(), nil
 }
 
 // registered finds the origin that serves RTMP at an address.
-func (a *agent) registered(addr string) (lb.OriginID, bool) {
+func (a *agent) registered(addr string) (lb.Origin, bool) {
 	for _, o := range a.balancer.Origins() {
 		if slices.Contains(o.Endpoints.RTMP, addr) {
-			return o.ID, true
+			return o.Origin, true
 		}
 	}
-	return "", false
+	return lb.Origin{}, false
 }
 
 func (a *agent) serveControl(ctx context.Context, serving *errgroup.Group) {
 	if ln := a.control["system-api"]; ln != nil {
-		serving.Go(func() error { return a.admin.Serve(ctx, a.watch(ctx, "system-api", ln)) })
+		serving.Go(func() error { return a.admin.Serve(ctx, a.watch(ctx, "-system-api", ln)) })
 	}
 	if ln := a.control["api"]; ln != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /api/v1/versions", a.admin.Versions())
-		serving.Go(func() error { return serveHTTP(ctx, a.watch(ctx, "api", ln), mux) })
+		serving.Go(func() error { return serveHTTP(ctx, a.watch(ctx, "-api", ln), mux) })
 	}
 	if ln := a.control["pprof"]; ln != nil {
 		mux := http.NewServeMux()
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-		serving.Go(func() error { return serveHTTP(ctx, ln, mux) })
+		serving.Go(func() error { return serveHTTP(ctx, a.watch(ctx, "GO_PPROF", ln), mux) })
 	}
 }
 
@@ -157,7 +158,7 @@ func serveHTTP(ctx context.Context, ln net.Listener, handler http.Handler) error
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	if err := server.Serve(ln); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+		return err
 	}
 	return nil
 }

@@ -29,7 +29,15 @@ type config struct {
 	slowStart                  time.Duration
 	static, pprof              string
 	logLevel                   slog.Level
-	dev, check                 bool
+
+	lb                     string // memory or raft
+	clusterName, encrypt   string
+	join, retryJoin        []string
+	bootstrapExpect        int
+	nonVoter               bool
+	raftMultiplier         int
+	tlsCA, tlsCert, tlsKey string // of the cluster port
+	dev, check             bool
 
 	backend        map[string]string // PROXY_DEFAULT_BACKEND_*, by last word
 	backendEnabled bool
@@ -61,15 +69,18 @@ type setting struct {
 // settings is every setting there is, in the order in which help shows them.
 func settings() []setting {
 	list := []setting{
-		{name: "lb", env: "PROXY_LOAD_BALANCER_TYPE", standard: "memory", usage: "where placements live: memory", set: oneOf("memory")},
+		{name: "lb", env: "PROXY_LOAD_BALANCER_TYPE", standard: "memory", usage: "where placements live: memory, or raft for a cluster; raft if any flag that forms one is given", set: func(c *config, value string) error {
+			c.lb = value
+			return oneOf("memory", "raft")(c, value)
+		}},
 		listener("rtmp", "PROXY_RTMP_SERVER", "11935", "RTMP", func(c *config) *string { return &c.rtmp }),
 		listener("http", "PROXY_HTTP_SERVER", "18080", "HTTP-FLV, HTTP-TS, HLS and static files", func(c *config) *string { return &c.http }),
 		listener("api", "PROXY_HTTP_API", "11985", "SRS HTTP API", func(c *config) *string { return &c.api }),
 		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media; not served by this version", func(c *config) *string { return &c.rtc }),
 		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT; not served by this version", func(c *config) *string { return &c.srt }),
 		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
-		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port; not used by one peer alone", func(c *config) *string { return &c.cluster }),
-		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port; not used by one peer alone", func(c *config) *string { return &c.gossip }),
+		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port, TCP; only in a cluster", func(c *config) *string { return &c.cluster }),
+		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port, TCP and UDP; only in a cluster", func(c *config) *string { return &c.gossip }),
 		{name: "node", env: "PROXY_NODE", usage: "unique name of this peer, kept in -data-dir (default: host name)", set: func(c *config, value string) error {
 			c.node = value
 			return checkNode(value)
@@ -83,36 +94,32 @@ func settings() []setting {
 		secret("token", "PROXY_TOKEN", "bearer token of the system API", func(c *config) *string { return &c.token }),
 		secret("register-token", "PROXY_REGISTER_TOKEN", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
 		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so", func(c *config) *time.Duration { return &c.readyGrace }),
-		duration("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
+		positive("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
 		text("static", "PROXY_STATIC_FILES", "", "folder served by -http (default: built-in player page)", func(c *config) *string { return &c.static }),
-		duration("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),
+		positive("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),
 		duration("relay-tick", "PROXY_RELAY_TICK", "5ms", "batching of wake-ups; this version relays at once", func(c *config) *time.Duration { return &c.relayTick }),
 		duration("slow-start", "PROXY_SLOW_START", "30s", "time in which an origin that came up reaches its share", func(c *config) *time.Duration { return &c.slowStart }),
 		{name: "role", env: "PROXY_ROLE", standard: "proxy", usage: "what this peer does: proxy", set: oneOf("proxy")},
 		{name: "log-level", env: "PROXY_LOG_LEVEL", standard: "info", usage: "debug, info, warn or error", set: func(c *config, value string) error {
 			if !slices.Contains([]string{"debug", "info", "warn", "error"}, value) {
-				return fmt.Errorf("%q is none of debug, info, warn, error", value) //nolint:err113 // for the operator
+				return fmt.Errorf("%q is none of debug, info, warn, error", value)
 			}
-			return c.logLevel.UnmarshalText([]byte(value)) //nolint:wrapcheck // cannot fail for these four
+			return c.logLevel.UnmarshalText([]byte(value))
 		}},
 		{name: "dev", usage: "run a small origin in this process, with a test clip at live/demo", isBool: true, set: boolean(func(c *config) *bool { return &c.dev })},
 		{name: "check", usage: "read and check the configuration, then end", isBool: true, set: boolean(func(c *config) *bool { return &c.check })},
-		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "", func(c *config) *time.Duration { return &c.graceQuit }),
-		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "", func(c *config) *time.Duration { return &c.forceQuit }),
-		listener("", "GO_PPROF", "", "", func(c *config) *string { return &c.pprof }),
+		duration("", "PROXY_GRACE_QUIT_TIMEOUT", "20s", "time that open sessions get after SIGTERM", func(c *config) *time.Duration { return &c.graceQuit }),
+		duration("", "PROXY_FORCE_QUIT_TIMEOUT", "30s", "time after SIGTERM at which the process ends, whatever is open", func(c *config) *time.Duration { return &c.forceQuit }),
+		listener("", "GO_PPROF", "", "Go's profiler", func(c *config) *string { return &c.pprof }),
 	}
-	for _, word := range []string{"ENABLED", "IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
-		set := func(c *config, value string) error {
+	list = append(list, setting{env: backendPrefix + "ENABLED", usage: "on: the one static origin that these variables describe is served", set: backendEnabled})
+	for _, word := range []string{"IP", "RTMP", "HTTP", "API", "RTC", "SRT"} {
+		list = append(list, setting{env: backendPrefix + word, usage: "its " + word + ", as in an origin's heartbeat", set: func(c *config, value string) error {
 			c.backend[word] = value
 			return nil
-		}
-		if word == "ENABLED" {
-			set = backendEnabled
-		}
-		list = append(list, setting{env: backendPrefix + word, set: set})
+		}})
 	}
 	for _, s := range []struct{ name, env, standard, usage string }{
-		{"cluster-name", "PROXY_CLUSTER_NAME", "srsx", "peers of another name are ignored; not used by one peer alone"},
 		{"redis-host", "PROXY_REDIS_HOST", "127.0.0.1", "only for -lb redis"},
 		{"redis-port", "PROXY_REDIS_PORT", "6379", "only for -lb redis"},
 		{"redis-password", "PROXY_REDIS_PASSWORD", "", "only for -lb redis"},
@@ -121,29 +128,7 @@ func settings() []setting {
 		// Accepted, so that an environment made for several peers starts one.
 		list = append(list, setting{name: s.name, env: s.env, standard: s.standard, usage: s.usage, set: func(*config, string) error { return nil }})
 	}
-	return append(list, later()...)
-}
-
-// later are the settings of the contract whose parts are not in this version:
-// asking for one of them has to fail rather than be ignored.
-func later() []setting {
-	var list []setting
-	for _, s := range []struct{ name, env, unset string }{
-		{"join", "PROXY_JOIN", ""}, {"retry-join", "PROXY_RETRY_JOIN", ""}, {"bootstrap-expect", "PROXY_BOOTSTRAP_EXPECT", "0"},
-		{"non-voter", "PROXY_NON_VOTER", "false"}, {"encrypt", "PROXY_ENCRYPT", ""},
-	} {
-		list = append(list, setting{
-			name: s.name, env: s.env, standard: s.unset, isBool: s.unset == "false",
-			usage: "not part of this version, which runs one peer in memory",
-			set: func(_ *config, value string) error {
-				if value != s.unset {
-					return errors.New("is not part of this version, which runs one peer in memory") //nolint:err113 // for the operator
-				}
-				return nil
-			},
-		})
-	}
-	return list
+	return append(list, clusterSettings()...)
 }
 
 func text(name, env, standard, usage string, field func(*config) *string) setting {
@@ -157,7 +142,7 @@ func secret(name, env, usage string, field func(*config) *string) setting {
 	return setting{name: name, env: env, usage: usage + " (@FILE: its content)", emptyCounts: true, set: func(c *config, value string) (err error) {
 		*field(c), err = readSecret(value)
 		if err == nil && name == "register-token" && strings.Contains(*field(c), "/") {
-			err = errors.New("holds a slash, which a part of a path cannot") //nolint:err113 // for the operator
+			err = errors.New("holds a slash, which a part of a path cannot")
 		}
 		return err
 	}}
@@ -173,11 +158,11 @@ func readSecret(value string) (string, error) {
 			return "", fmt.Errorf("read secret: %w", err)
 		}
 		if value = strings.TrimSpace(string(content)); value == "" {
-			return "", fmt.Errorf("%s holds no secret", path) //nolint:err113 // for the operator
+			return "", fmt.Errorf("%s holds no secret", path)
 		}
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return "", errors.New("holds a space or what is not ASCII, which no request can carry") //nolint:err113 // for the operator
+		return "", errors.New("holds a space or what is not ASCII, which no request can carry")
 	}
 	return value, nil
 }
@@ -187,7 +172,7 @@ func checkNode(name string) error {
 	if len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", r)
 	}) {
-		return fmt.Errorf("%q is not a name of letters, digits, dot, dash and underscore", name) //nolint:err113 // for the operator
+		return fmt.Errorf("%q is not a name of letters, digits, dot, dash and underscore", name)
 	}
 	return nil
 }
@@ -198,7 +183,7 @@ func backendEnabled(c *config, value string) error {
 		c.backendEnabled = true
 	case "", "off", "false", "0":
 	default:
-		return fmt.Errorf("%q is neither on nor off", value) //nolint:err113 // for the operator
+		return fmt.Errorf("%q is neither on nor off", value)
 	}
 	return nil
 }
@@ -207,7 +192,7 @@ func boolean(field func(*config) *bool) func(*config, string) error {
 	return func(c *config, value string) error {
 		b, err := strconv.ParseBool(value)
 		if err != nil && value != "" { // a flag that was not given
-			return fmt.Errorf("%q is neither true nor false", value) //nolint:err113 // for the operator
+			return fmt.Errorf("%q is neither true nor false", value)
 		}
 		*field(c) = b
 		return nil
@@ -221,18 +206,31 @@ func duration(name, env, standard, usage string, field func(*config) *time.Durat
 			d, err = 0, nil
 		}
 		if err != nil || d < 0 {
-			return fmt.Errorf("%q is not a duration such as 30s", value) //nolint:err113 // for the operator
+			return fmt.Errorf("%q is not a duration such as 30s", value)
 		}
 		*field(c) = d
 		return nil
 	}}
 }
 
+// positive is a duration that cannot be zero.
+func positive(name, env, standard, usage string, field func(*config) *time.Duration) setting {
+	s := duration(name, env, standard, usage, field)
+	set := s.set
+	s.set = func(c *config, value string) error {
+		if err := set(c, value); err != nil || *field(c) > 0 {
+			return err
+		}
+		return fmt.Errorf("%q is not above zero", value)
+	}
+	return s
+}
+
 func networks(name, env, standard, usage string, field func(*config) *proxy.Networks) setting {
 	return setting{name: name, env: env, standard: standard, usage: usage, set: func(c *config, value string) error {
 		parsed, err := proxy.ParseNetworks(strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })...)
 		if err != nil {
-			return err //nolint:wrapcheck // the caller names the setting
+			return err
 		}
 		*field(c) = parsed
 		return nil
@@ -259,7 +257,7 @@ func parseListener(value string) (string, error) {
 	_, hostErr := netip.ParseAddr(host)
 	known := host == "" || host == "localhost" || hostErr == nil
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil || !known {
-		return "", fmt.Errorf("%q is not a port, ip:port or off", value) //nolint:err113 // for the operator
+		return "", fmt.Errorf("%q is not a port, ip:port or off", value)
 	}
 	return net.JoinHostPort(host, port), nil
 }
@@ -267,7 +265,7 @@ func parseListener(value string) (string, error) {
 func oneOf(allowed ...string) func(*config, string) error {
 	return func(_ *config, value string) error {
 		if !slices.Contains(allowed, value) {
-			return fmt.Errorf("%q is not part of this version; allowed: %s", value, strings.Join(allowed, ", ")) //nolint:err113 // for the operator
+			return fmt.Errorf("%q is not part of this version; allowed: %s", value, strings.Join(allowed, ", "))
 		}
 		return nil
 	}

@@ -5,9 +5,9 @@ package lbtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -54,7 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) lb.Balancer) {
 // and a function that ends it sooner.
 func Origin(t *testing.T, id string) (lb.Origin, func()) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("not within %s: %s", patience, what)
 		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the condition has a deadline
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -144,7 +144,7 @@ func firstPlacementWins(t *testing.T, b lb.Balancer) {
 	for i := range callers {
 		racing.Go(func() {
 			for s := range streams {
-				l, err := b.Acquire(t.Context(), want(fmt.Sprint(s)))
+				l, err := b.Acquire(t.Context(), want(strconv.Itoa(s)))
 				if err != nil {
 					t.Errorf("Acquire: %v", err)
 					return
@@ -174,7 +174,7 @@ func firstPlacementWins(t *testing.T, b lb.Balancer) {
 func burstIsBalanced(t *testing.T, b lb.Balancer) {
 	three(t, b)
 	for i := range 200 {
-		acquire(t, b, want(fmt.Sprint(i)))
+		acquire(t, b, want(strconv.Itoa(i)))
 	}
 	for _, o := range b.Origins() {
 		if o.Streams < 66 || o.Streams > 67 {
@@ -192,7 +192,7 @@ func weightsDivideTheStreams(t *testing.T, b lb.Balancer) {
 		t.Fatal(err)
 	}
 	for i := range 90 {
-		acquire(t, b, want(fmt.Sprint(i)))
+		acquire(t, b, want(strconv.Itoa(i)))
 	}
 	for id, streams := range map[lb.OriginID]int{"a": 60, "b": 30, "c": 0} {
 		if o, _ := b.Origin(id); o.Streams != streams {
@@ -205,7 +205,7 @@ func stateReturnsToZero(t *testing.T, b lb.Balancer) {
 	three(t, b)
 	var leases []lb.Lease
 	for i := range 30 {
-		w := want(fmt.Sprint(i % 10))
+		w := want(strconv.Itoa(i % 10))
 		w.Publish = i < 10
 		leases = append(leases, acquire(t, b, w))
 	}
@@ -232,9 +232,10 @@ func viewerHoldsAfterPublisherLeft(t *testing.T, b lb.Balancer) {
 	if publisher.Origin.ID != viewer.Origin.ID {
 		t.Fatalf("publisher is on %s; want %s, where the viewer came first", publisher.Origin.ID, viewer.Origin.ID)
 	}
-	if p, _, _ := b.Lookup(w.Stream); !p.Publishing {
-		t.Error("Publishing = false with a publisher")
-	}
+	eventually(t, "publishing is set", func() bool {
+		p, _, _ := b.Lookup(w.Stream)
+		return p.Publishing
+	})
 	b.Release(publisher)
 	eventually(t, "publishing is cleared", func() bool {
 		p, _, ok := b.Lookup(w.Stream)

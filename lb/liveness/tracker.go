@@ -93,14 +93,22 @@ func (t *Tracker) Forget(id lb.OriginID) {
 }
 
 // Beat records a heartbeat. One of an origin that was down brings it up.
-func (t *Tracker) Beat(id lb.OriginID) {
+func (t *Tracker) Beat(id lb.OriginID) { t.BeatAt(id, time.Now()) }
+
+// BeatAt records a heartbeat that came at some time before.
+func (t *Tracker) BeatAt(id lb.OriginID, at time.Time) {
 	t.mu.Lock()
 	w := t.watched[id]
 	if w == nil {
 		t.mu.Unlock()
 		return
 	}
-	w.seen, w.beat = time.Now(), time.Now()
+	if at.After(w.beat) {
+		w.beat = at
+	}
+	if at.After(w.seen) {
+		w.seen = at
+	}
 	down, inc := w.down, w.origin.Incarnation
 	t.mu.Unlock()
 	if down {

@@ -1,17 +1,18 @@
 // Package memlb is the balancer of a single peer: the state machine in memory,
-// behind a mutex.
+// behind a mutex. The peer decides for itself and follows itself.
 package memlb
 
 import (
 	"context"
-	"iter"
+	"errors"
 	"sync"
 	"time"
 
 	"srsx/fsm"
 	"srsx/lb"
-	"srsx/lb/index"
+	"srsx/lb/decide"
 	"srsx/lb/liveness"
+	"srsx/lb/replica"
 )
 
 // Config of a [Balancer]. Zero values mean the defaults, for limits none.
@@ -23,80 +24,49 @@ type Config struct {
 	Probe  liveness.Prober // default: liveness.Probe
 }
 
-// Balancer implements lb.Balancer in memory.
+// Balancer implements lb.Balancer in memory. Reads are those of the replica.
 type Balancer struct {
+	*replica.Replica
+
 	self    fsm.Holder
-	index   *index.Index
-	tracker *liveness.Tracker
+	decider *decide.Decider
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards all below, and the writing of index
-	policy  fsm.Policy
-	state   *fsm.State
-	loads   map[lb.OriginID]lb.Load
-	retired map[lb.OriginID]lb.Incarnation // the run before the current one
-	held    map[lb.Stream]*holding         // sessions of this peer
-	idle    []idle                         // placements to expire, oldest first
-	journal journal
-	changed chan struct{} // closed and replaced when an origin may have come in reach
-	closed  bool
+	mu     sync.Mutex // guards what follows
+	state  *fsm.State
+	closed bool
 }
 
 var _ lb.Balancer = (*Balancer)(nil)
-
-// holding counts the sessions of this peer on one placement.
-type holding struct {
-	generation uint64
-	sessions   int
-	publishers int
-}
-
-// idle is a placement that nobody holds.
-type idle struct {
-	stream     lb.Stream
-	generation uint64
-	since      time.Time
-}
 
 // New returns a running balancer. Close stops it.
 func New(config Config) *Balancer {
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Balancer{
+		Replica: replica.New(),
 		self:    fsm.Holder{Peer: config.Peer, Epoch: 1},
-		index:   index.New(),
 		stop:    stop,
-		policy:  config.Policy,
 		state:   fsm.NewState(config.Limits),
-		loads:   make(map[lb.OriginID]lb.Load),
-		retired: make(map[lb.OriginID]lb.Incarnation),
-		held:    make(map[lb.Stream]*holding),
-		journal: newJournal(),
-		changed: make(chan struct{}),
 	}
-	b.tracker = liveness.New(b, liveness.Config{TTL: config.TTL, Probe: config.Probe})
-	b.running.Go(func() { b.tracker.Run(ctx) })
+	b.decider = decide.New(config.Policy, b, liveness.Config{TTL: config.TTL, Probe: config.Probe})
+	b.running.Go(func() { b.decider.Run(ctx) })
 	b.running.Go(func() { b.expire(ctx) })
 	return b
 }
 
 // SetPolicy replaces the policy for placements from now on.
 func (b *Balancer) SetPolicy(p fsm.Policy) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.policy = p
-	b.wake()
+	b.decider.SetPolicy(p)
+	b.Wake()
 }
 
 // Close stops the balancer.
 func (b *Balancer) Close() error {
 	b.mu.Lock()
-	if !b.closed {
-		b.closed = true
-		b.journal.close()
-		b.wake()
-	}
+	b.closed = true
 	b.mu.Unlock()
+	b.Replica.Close()
 	b.stop()
 	b.running.Wait()
 	return nil
@@ -112,121 +82,114 @@ func (b *Balancer) Decisive() error {
 	return nil
 }
 
-// Lookup implements lb.Balancer.
-func (b *Balancer) Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool) { return b.index.Lookup(s) }
-
-// Origin implements lb.Balancer.
-func (b *Balancer) Origin(id lb.OriginID) (lb.OriginStatus, bool) {
-	o, ok := b.index.Origin(id)
-	if !ok {
-		return lb.OriginStatus{}, false
-	}
-	return b.status(o), true
-}
-
-// Origins implements lb.Balancer.
-func (b *Balancer) Origins() []lb.OriginStatus {
-	known := b.index.Origins()
-	all := make([]lb.OriginStatus, len(known))
-	for i, o := range known {
-		all[i] = b.status(o)
-	}
-	return all
-}
-
-func (b *Balancer) status(o lb.Origin) lb.OriginStatus {
-	status := lb.OriginStatus{Origin: o, LastSeen: b.tracker.LastBeat(o.ID)}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	status.Streams = b.state.StreamsOn(o.ID)
-	if l, ok := b.loads[o.ID]; ok {
-		status.Load = &l
-	}
-	return status
-}
-
-// Placements implements lb.Balancer.
-func (b *Balancer) Placements() iter.Seq[lb.PlacementStatus] {
-	return func(yield func(lb.PlacementStatus) bool) {
-		for _, p := range b.index.Placements() {
-			if !yield(lb.PlacementStatus{Placement: *p, Sessions: b.sessions(p)}) {
-				return
-			}
-		}
-	}
-}
-
-func (b *Balancer) sessions(p *lb.Placement) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if h := b.held[p.Stream]; h != nil && h.generation == p.Generation {
-		return h.sessions
-	}
-	return 0
-}
-
-// History implements lb.Balancer.
-func (b *Balancer) History(s lb.Stream) []lb.Event {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.journal.of(s)
-}
-
-// Events implements lb.Balancer.
-func (b *Balancer) Events() (<-chan lb.Event, func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	events := b.journal.subscribe()
-	return events, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.journal.unsubscribe(events)
-	}
-}
-
-// apply runs a command and tells everybody what it changed. b.mu is held.
+// apply runs a command. b.mu is held.
 func (b *Balancer) apply(c fsm.Command) fsm.Result {
-	result := b.state.Apply(b.state.Index()+1, time.Now(), c)[0]
-	for _, change := range result.Changes {
-		b.follow(change)
-		if event, ok := lb.EventOf(change, b.state.Now()); ok {
-			b.journal.add(event)
-		}
-	}
-	return result
+	results := b.state.Apply(b.state.Index()+1, time.Now(), c)
+	b.decider.Follow(b.state, results...)
+	b.Follow(b.state, results...)
+	return results[0]
 }
 
-// follow brings index, tracker and waiters up to a change. b.mu is held.
-func (b *Balancer) follow(change fsm.Change) {
-	switch change.Kind {
-	case fsm.Placed, fsm.Replaced, fsm.Moved, fsm.Published, fsm.Unpublished, fsm.Held:
-		if p, ok := b.state.Placement(change.Stream); ok {
-			b.index.Put(p)
-			if len(p.Holders) == 0 {
-				b.idle = append(b.idle, idle{p.Stream, p.Generation, b.state.Now()})
+// operate applies a command for somebody who waits for its outcome.
+func (b *Balancer) operate(c fsm.Command) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return lb.ErrClosed
+	}
+	return lb.ErrorOf(b.apply(c).Err)
+}
+
+// Acquire implements lb.Balancer.
+func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
+	for {
+		changed := b.Changed() // before the attempt: what it missed wakes it
+		lease, err := b.tryAcquire(w)
+		if err == nil || !errors.Is(err, lb.ErrNoOrigin) {
+			return lease, err
+		}
+		select {
+		case <-ctx.Done():
+			return lb.Lease{}, err
+		case <-changed:
+		}
+	}
+}
+
+func (b *Balancer) tryAcquire(w lb.Want) (lb.Lease, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return lb.Lease{}, lb.ErrClosed
+	}
+	place, err := b.decider.Place(b.state, w, b.self)
+	if err != nil {
+		return lb.Lease{}, lb.ErrorOf(err)
+	}
+	result := b.apply(place)
+	b.decider.Settled(place)
+	if result.Err != nil {
+		return lb.Lease{}, lb.ErrorOf(result.Err)
+	}
+	b.Hold(result.Placement, w.Publish)
+	o, _ := b.state.Origin(result.Placement.Origin)
+	return lb.Lease{Placement: result.Placement, Origin: o, Created: result.Created, Publish: w.Publish}, nil
+}
+
+// Release implements lb.Balancer.
+func (b *Balancer) Release(l lb.Lease) {
+	p := l.Placement
+	b.letGo(l, fsm.Release{Stream: p.Stream, Generation: p.Generation, Holder: b.self})
+}
+
+// Abandon implements lb.Balancer.
+func (b *Balancer) Abandon(_ context.Context, l lb.Lease) error {
+	p := l.Placement
+	b.letGo(l, fsm.Undo{Stream: p.Stream, Generation: p.Generation, Holder: b.self})
+	return nil
+}
+
+// letGo ends one session, and by a command what it alone held.
+func (b *Balancer) letGo(l lb.Lease, c fsm.Command) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last, lastPublisher := b.LetGo(l)
+	if lastPublisher {
+		b.apply(fsm.Unpublish{Stream: l.Placement.Stream, Generation: l.Placement.Generation})
+	}
+	if last {
+		b.apply(c)
+	}
+}
+
+// Explain implements lb.Balancer.
+func (b *Balancer) Explain(_ context.Context, w lb.Want) (lb.Explanation, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return lb.Explanation{}, lb.ErrClosed
+	}
+	return b.decider.Explain(b.state, w), nil
+}
+
+// expire ends what time ends: placements without holders and drains.
+func (b *Balancer) expire(ctx context.Context) {
+	const (
+		tick  = 100 * time.Millisecond
+		batch = 1000 // commands for which the others wait
+	)
+	pace := time.NewTicker(tick)
+	defer pace.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-pace.C:
+			b.mu.Lock()
+			for _, c := range b.state.Due(now, batch) {
+				b.apply(c)
 			}
-		}
-	case fsm.Forgotten, fsm.Released:
-		b.index.Remove(change.Stream)
-	case fsm.OriginRemoved:
-		b.index.RemoveOrigin(change.Origin)
-		b.tracker.Forget(change.Origin)
-		delete(b.loads, change.Origin)
-		delete(b.retired, change.Origin)
-	case fsm.Founded: // of no interest to a peer alone
-	default: // an origin changed
-		if o, ok := b.state.Origin(change.Origin); ok {
-			b.index.PutOrigin(o)
-			b.tracker.Watch(o)
+			b.mu.Unlock()
 		}
 	}
-	if change.Kind == fsm.OriginCameUp || change.Kind == fsm.Released {
-		b.wake() // a candidate came up, or one below its cap again
-	}
-}
-
-// wake lets those who wait for an origin look again. b.mu is held.
-func (b *Balancer) wake() {
-	close(b.changed)
-	b.changed = make(chan struct{})
 }

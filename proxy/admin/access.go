@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -12,8 +14,9 @@ import (
 	"strings"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
+
+	"srsx/proxy"
 )
 
 // Access says who may use the API.
@@ -41,7 +44,7 @@ func (a Access) admit(r *http.Request) error {
 		return &apiError{http.StatusForbidden, "request comes from a page of another site"}
 	}
 	if r.Method == http.MethodPut || r.Method == http.MethodPost {
-		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" && kind != snapshotType {
 			return &apiError{http.StatusUnsupportedMediaType, "Content-Type must be application/json"}
 		}
 	}
@@ -70,7 +73,20 @@ func fromThisHost(r *http.Request) bool {
 			return false
 		}
 	}
-	return addrOf(r).IsLoopback()
+	peer, known := r.Context().Value(peerKey{}).(netip.Addr)
+	return addrOf(r).IsLoopback() && (!known || peer.IsLoopback())
+}
+
+// peerKey is where [withPeer] keeps the address that connected.
+type peerKey struct{}
+
+// withPeer keeps who connected, whatever a PROXY protocol header says: one that
+// claims loopback is believed only from loopback.
+func withPeer(ctx context.Context, conn net.Conn) context.Context {
+	if tcp, ok := proxy.TCPConn(conn); ok {
+		return context.WithValue(ctx, peerKey{}, proxy.AddrPortOf(tcp.RemoteAddr()).Addr())
+	}
+	return ctx
 }
 
 func (a Access) knownHost(host string) bool {
@@ -97,7 +113,7 @@ func (a Access) ownOrigin(r *http.Request) bool {
 // rates limits registrations by address: each one may cost a probe.
 type rates struct {
 	mu    sync.Mutex
-	known *lru.Cache[netip.Addr, *rate.Limiter] // guarded by mu
+	known map[netip.Addr]*rate.Limiter // guarded by mu
 }
 
 const (
@@ -106,21 +122,28 @@ const (
 	ratesKept     = 4096 // addresses
 )
 
-func newRates() *rates {
-	known, err := lru.New[netip.Addr, *rate.Limiter](ratesKept)
-	if err != nil {
-		panic(err) // the size is a constant above zero
-	}
-	return &rates{known: known}
-}
+func newRates() *rates { return &rates{known: make(map[netip.Addr]*rate.Limiter)} }
 
 func (l *rates) allow(addr netip.Addr) bool {
 	l.mu.Lock()
-	limiter, ok := l.known.Get(addr)
+	defer l.mu.Unlock()
+	limiter, ok := l.known[addr]
 	if !ok {
+		if len(l.known) >= ratesKept {
+			l.forgetQuiet()
+		}
 		limiter = rate.NewLimiter(registerRate, registerBurst)
-		l.known.Add(addr, limiter)
+		l.known[addr] = limiter
 	}
-	l.mu.Unlock()
 	return limiter.Allow()
+}
+
+// forgetQuiet drops the addresses whose bucket is full again: they lose
+// nothing by it. When all are busy, all are dropped, so that the table is
+// bounded whoever calls.
+func (l *rates) forgetQuiet() {
+	maps.DeleteFunc(l.known, func(_ netip.Addr, limiter *rate.Limiter) bool { return limiter.Tokens() >= registerBurst })
+	if len(l.known) >= ratesKept {
+		clear(l.known)
+	}
 }

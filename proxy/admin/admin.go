@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"reflect"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,7 @@ type Sessions interface {
 	StreamSessions(s lb.Stream) int
 	Counts() (total int, byOrigin map[lb.OriginID]int)
 	Kick(id uint64) bool
+	Ejected() []lb.OriginID
 }
 
 // Member is one peer of the cluster.
@@ -50,6 +52,7 @@ type Config struct {
 	Balancer lb.Balancer         // required
 	Sessions Sessions            // required
 	Members  func() []Member     // required
+	Cluster  Cluster             // nil: this peer is alone
 	Gatherer prometheus.Gatherer // behind /metrics; required
 	Access   Access
 	Origins  OriginRules
@@ -66,6 +69,7 @@ type Server struct {
 	config   Config
 	mux      *http.ServeMux
 	rates    *rates
+	callers  callers
 	draining atomic.Bool
 	unsure   atomic.Int64 // unix ns since when the backend cannot decide; 0: it can
 }
@@ -105,6 +109,7 @@ func (s *Server) routes() {
 	s.mux.Handle("GET /api/v1/members", guarded(s.members))
 	s.mux.Handle("GET /api/v1/status/leader", guarded(s.leader))
 	s.mux.Handle("GET /api/v1/events", s.guard(s.events))
+	s.clusterRoutes()
 }
 
 // Serve serves until ln is closed or ctx ends, which closes the connections.
@@ -116,6 +121,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
@@ -123,7 +129,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return err //nolint:wrapcheck // the listener names itself
+	return err
 }
 
 // ServeHTTP serves one request, unknown paths and methods included: they get
@@ -243,10 +249,28 @@ func decode(r *http.Request, into any) error {
 	if len(body) > maxBody {
 		return &apiError{http.StatusRequestEntityTooLarge, "body is larger than 64 KB"}
 	}
-	if err := json.Unmarshal(body, into); err != nil {
+	err = json.Unmarshal(body, into)
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		return badField(wrong.Field, "is a "+wrong.Value+"; want a "+jsonName(wrong.Type.Kind()))
+	}
+	if err != nil {
 		return &apiError{http.StatusBadRequest, "body: " + err.Error()}
 	}
 	return nil
+}
+
+// jsonName is what JSON calls the values of a kind.
+func jsonName(kind reflect.Kind) string {
+	switch kind {
+	case reflect.String:
+		return "string"
+	case reflect.Slice:
+		return "list of strings"
+	case reflect.Struct:
+		return "object"
+	default:
+		return "number"
+	}
 }
 
 // Versions answers GET /api/v1/versions, on any port.
@@ -259,7 +283,7 @@ func (s *Server) Versions() http.Handler {
 	})
 }
 
-func (s *Server) livez(*http.Request) (map[string]any, error) { return nil, nil } //nolint:nilnil // the empty answer is the answer
+func (s *Server) livez(*http.Request) (map[string]any, error) { return nil, nil }
 
 func (s *Server) readyz(*http.Request) (map[string]any, error) {
 	if s.draining.Load() {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"srsx/lb"
+	"srsx/lb/liveness"
 	"srsx/lb/memlb"
 	"srsx/proxy"
 	"srsx/proxy/admin"
@@ -28,12 +28,18 @@ type api struct {
 	balancer *memlb.Balancer
 }
 
+// start serves an API before whose balancer every origin is alive: the addresses
+// of these tests are not to be dialed.
 func start(t *testing.T, change func(*admin.Config)) api {
 	t.Helper()
-	// The addresses of these tests are not to be dialed: each origin is alive.
-	b := memlb.New(memlb.Config{Peer: "p", Probe: func(context.Context, lb.Origin) error { return nil }})
+	return startWith(t, func(context.Context, lb.Origin) error { return nil }, change)
+}
+
+func startWith(t *testing.T, probe liveness.Prober, change func(*admin.Config)) api {
+	t.Helper()
+	b := memlb.New(memlb.Config{Peer: "p", Probe: probe})
 	t.Cleanup(func() { _ = b.Close() })
-	allow, err := proxy.ParseNetworks("127.0.0.0/8", "10.0.0.0/8")
+	allow, err := proxy.ParseNetworks("127.0.0.0/8", "::1", "10.0.0.0/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,72 +83,6 @@ func (a api) call(method, path, body, from string, header ...string) (int, map[s
 		return w.Code, map[string]any{"error": "more than one reply"}
 	}
 	return w.Code, decoded
-}
-
-func heartbeat(server, pid, ip, rtmp string) string {
-	return fmt.Sprintf(`{"device_id":"d","ip":%q,"server":%q,"service":"s%s","pid":%q,"rtmp":[%q],"http":["8080"],"api":["127.0.0.1:1985"],"srt":["udp://0.0.0.0:10080"],"rtc":["udp://0.0.0.0:8000","tcp://0.0.0.0:8000"],"new_field":{"x":[1]}}`,
-		ip, server, pid, pid, rtmp)
-}
-
-func TestSRSRegistersAndIsShown(t *testing.T) {
-	a := start(t, nil)
-	status, body := a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "7", "10.0.0.5", "tcp://0.0.0.0:1935"), "10.0.0.5")
-	if status != 200 || body["code"] != 0.0 || body["pid"] == "" {
-		t.Fatalf("register = %d %v", status, body)
-	}
-	_, body = a.call("GET", "/api/v1/origins", "", "127.0.0.1")
-	text, _ := json.Marshal(body)
-	for _, want := range []string{
-		`"total":1`, `"alive":1`, `"id":"vid-1"`, `"state":"up"`, `"rtmp":["10.0.0.5:1935"]`, `"http":["10.0.0.5:8080"]`,
-		`"api":["127.0.0.1:1985"]`, `"srt":["udp://10.0.0.5:10080"]`, `"rtc":["udp://10.0.0.5:8000","tcp://10.0.0.5:8000"]`,
-	} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("origins = %s; want %s in it", text, want)
-		}
-	}
-}
-
-func TestBadRegistrationsGetOneClearError(t *testing.T) {
-	a := start(t, nil)
-	for body, want := range map[string]string{
-		`{}`:                                   "is missing",
-		`[]`:                                   "body",
-		`{"ip":1}`:                             "ip",
-		`not json`:                             "body",
-		heartbeat("v", "1", "10.0.0.5", "x"):   "rtmp",
-		heartbeat("v", "1", "10.0.0.5", "0"):   "rtmp",
-		heartbeat("v", "1", "10.0.0.5", "udp"): "rtmp",
-		heartbeat("v\\n", "1", "10.0.0.5", "1935"):       "",
-		heartbeat("v", "1", "8.8.8.8", "1935"):           "origin-allow",
-		heartbeat("v", "1", "169.254.169.254", "1935"):   "no origin may live",
-		heartbeat("v", "1", "224.0.0.1", "1935"):         "no origin may live",
-		heartbeat("v", "1", "0.0.0.0", "1935"):           "no origin may live",
-		heartbeat("v", "1", "example.com", "1935"):       "not an IP address",
-		heartbeat("v", "1", "10.0.0.5", "8.8.8.8:1935"):  "origin-allow",
-		heartbeat("v", "1", "127.0.0.1", "11935"):        "own listener",
-		`{"x":"` + strings.Repeat("x", 150<<20/8) + `"}`: "64 KB",
-	} {
-		status, reply := a.call("POST", "/api/v1/srs/register", body, "10.0.0.9")
-		text, _ := reply["error"].(string)
-		if status < 400 || reply["code"] == 0.0 || !strings.Contains(text, want) {
-			if strings.Contains(body, `\n`) && status == 200 {
-				continue // an escaped backslash is no control character
-			}
-			t.Errorf("%.80s: %d %v; want an error with %q", body, status, reply, want)
-		}
-	}
-	if status, body := a.call("POST", "/api/v1/srs/register", heartbeat("v", "1", "8.8.8.8", "1935"), "8.8.8.8"); status != 200 {
-		t.Errorf("an origin that calls from its own address = %d %v; want it taken", status, body)
-	}
-}
-
-func TestServerIDIsNotTakenFromElsewhere(t *testing.T) {
-	a := start(t, nil)
-	a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "1", "10.0.0.5", "1935"), "10.0.0.5")
-	status, body := a.call("POST", "/api/v1/srs/register", heartbeat("vid-1", "2", "10.0.0.6", "1935"), "10.0.0.6")
-	if status != http.StatusConflict || !strings.Contains(fmt.Sprint(body["error"]), "duplicate server id") {
-		t.Errorf("second address = %d %v; want it refused as a duplicate", status, body)
-	}
 }
 
 func TestWhoMayDoWhat(t *testing.T) {
@@ -271,32 +211,4 @@ func TestEventsReachTheClientLive(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Events = %v; want nil after cancel", err)
 	}
-}
-
-func TestTooManyOriginsAreRefused(t *testing.T) {
-	a := start(t, nil)
-	refused := 0
-	for i := range 10_000 {
-		if status, _ := a.call("POST", "/api/v1/srs/register", heartbeat(fmt.Sprint("vid-", i), "1", "10.0.0.5", "1935"), "10.0.0.5"); status == http.StatusTooManyRequests {
-			refused++
-		}
-	}
-	if refused == 0 {
-		t.Error("10,000 registrations at once from one address were all taken")
-	}
-}
-
-func FuzzRegistration(f *testing.F) {
-	f.Add(heartbeat("v", "1", "10.0.0.5", "tcp://:1935"))
-	f.Add(`{"ip":"::1","server":"v","service":"s","pid":1,"rtmp":["[::1]:1935"],"summaries":{"cpu_percent":0.5}}`)
-	f.Fuzz(func(t *testing.T, body string) {
-		var beat admin.Heartbeat
-		if json.Unmarshal([]byte(body), &beat) != nil {
-			return
-		}
-		r, err := admin.OriginRules{}.Registration(beat)
-		if err == nil && (r.Origin.ID == "" || len(r.Origin.Endpoints.RTMP) == 0) {
-			t.Fatalf("taken without an id or RTMP: %+v", r)
-		}
-	})
 }

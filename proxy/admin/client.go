@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,7 +29,11 @@ func NewClient(base, token string) *Client {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
-	return &Client{base: strings.TrimRight(base, "/"), token: token}
+	// A command makes one call or few: it keeps no connection to the peer, and
+	// no proxy stands between the two.
+	return &Client{base: strings.TrimRight(base, "/"), token: token, http: http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true},
+	}}
 }
 
 // CallError is a refusal of the API in its own words.
@@ -45,8 +50,8 @@ const (
 	maxAnswer   = 1 << 30 // bytes: a million placements have some 200 MB
 )
 
-// Call sends one request, with body as JSON unless it is nil, and returns the
-// answer's own bytes. A refusal is a [CallError].
+// Call sends one request, with body as JSON unless it is nil or an io.Reader,
+// which is sent as it is, and returns the answer's own bytes. A refusal is a [CallError].
 func (c *Client) Call(ctx context.Context, method, path string, body any) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -76,29 +81,51 @@ func callError(status int, answer []byte) error {
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
-	reader := io.Reader(http.NoBody)
-	if body != nil {
+	reader, kind := io.Reader(http.NoBody), ""
+	if content, ok := body.(io.Reader); ok {
+		reader, kind = content, snapshotType
+	} else if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
-		reader = bytes.NewReader(text)
+		reader, kind = bytes.NewReader(text), "application/json"
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
 	if err != nil {
 		return nil, fmt.Errorf("address of the peer: %w", err)
 	}
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
 	}
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
+		if urlErr, ok := errors.AsType[*url.Error](err); ok {
+			err = urlErr.Err // without the path: the base says enough
+		}
 		return nil, fmt.Errorf("no peer at %s: %w", c.base, err)
 	}
 	return response, nil
+}
+
+// Save copies what a GET of path answers, of any length, to w.
+func (c *Client) Save(ctx context.Context, path string, w io.Writer) error {
+	response, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= http.StatusBadRequest {
+		answer, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+		return callError(response.StatusCode, answer)
+	}
+	if _, err := io.Copy(w, response.Body); err != nil {
+		return fmt.Errorf("read answer of %s: %w", c.base, err)
+	}
+	return nil
 }
 
 // Events calls each for every event, as the JSON object it came as, until ctx
@@ -122,7 +149,7 @@ func (c *Client) Events(ctx context.Context, each func(event []byte) error) erro
 		}
 	}
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // the caller ended it
+		return nil // the caller ended it
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("events of %s: %w", c.base, err)

@@ -1,36 +1,21 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
+	"reflect"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"srsx/lb"
-	"srsx/proxy"
 )
-
-// OriginRules say which origins may register and what is known of them beside
-// what they say.
-type OriginRules struct {
-	Allow     proxy.Networks      // where a registered origin may live
-	Own       []netip.AddrPort    // listeners of this peer; an unspecified address: on all of its own
-	Overrides map[string]Override // by server id or device id
-}
-
-// Override is what the configuration knows better than an origin's heartbeat.
-type Override struct {
-	Address    string // instead of ip: for origins that register an inner address
-	Weight     *uint32
-	MaxStreams uint32
-	Labels     []string
-}
 
 // Heartbeat is the body of a registration as SRS sends it.
 type Heartbeat struct {
@@ -83,8 +68,8 @@ func (s *summaries) UnmarshalJSON(b []byte) error {
 			System fields `json:"system"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(b, &flat) != nil || json.Unmarshal(b, &deep) != nil {
-		return nil // a report that cannot be read refuses no origin
+	if errors.Join(json.Unmarshal(b, &flat), json.Unmarshal(b, &deep)) != nil {
+		return nil //nolint:nilerr // a report that cannot be read refuses no origin
 	}
 	if flat.CPUPercent == nil {
 		flat = deep.Data.System
@@ -96,6 +81,10 @@ func (s *summaries) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// registerTimeout bounds a registration. SRS's timer loop waits for the answer,
+// so a probe of the incarnation before that hangs must not take long.
+const registerTimeout = time.Second
+
 func (s *Server) register(r *http.Request) (map[string]any, error) {
 	caller := addrOf(r)
 	if !s.rates.allow(caller) {
@@ -106,206 +95,93 @@ func (s *Server) register(r *http.Request) (map[string]any, error) {
 		return nil, err
 	}
 	var beat Heartbeat
-	if err := decode(r, &beat); err != nil {
+	if err = decode(r, &beat); err != nil {
 		return nil, err
 	}
 	registration, err := s.config.Origins.Registration(beat)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.config.Origins.admit(registration.Origin, caller); err != nil {
+	if err = s.config.Origins.admit(registration.Origin, caller, s.config.Origins.overrideOf(beat).Address); err != nil {
 		return nil, err
 	}
-	if old, ok := s.config.Balancer.Origin(registration.Origin.ID); ok && !proved && old.State != lb.Down &&
-		old.Incarnation != registration.Origin.Incarnation && old.IP != registration.Origin.IP && old.IP != caller.String() {
-		return nil, fmt.Errorf("%w: %s lives at another address", lb.ErrDuplicateOrigin, old.ID)
+	repeats, err := s.mayChange(registration.Origin, caller)
+	if err != nil && !proved {
+		return nil, err
 	}
-	if err := s.config.Balancer.Register(r.Context(), registration); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), registerTimeout)
+	defer cancel()
+	if err = s.config.Balancer.Register(ctx, registration); err != nil {
 		return nil, fmt.Errorf("register %s: %w", beat.Server, err)
+	}
+	if !repeats {
+		s.callers.remember(registration.Origin.ID, caller, s.knows)
 	}
 	return map[string]any{"pid": strconv.Itoa(os.Getpid())}, nil
 }
 
 // mayRegister checks the token in the path, and what a browser would send.
+// proved is true when the caller had a token.
 func (s *Server) mayRegister(r *http.Request) (proved bool, err error) {
-	want := s.config.Access.RegisterToken
-	given := r.PathValue("token")
-	if want != "" && !equal(given, want) {
+	access := s.config.Access
+	proved = equal(r.PathValue("token"), access.RegisterToken) || equal(bearer(r), access.Token)
+	if access.RegisterToken != "" && !proved {
 		return false, &apiError{http.StatusUnauthorized, "registration needs the token in its path: /api/v1/srs/register/TOKEN"}
 	}
-	if r.Header.Get("Origin") != "" && !s.config.Access.ownOrigin(r) {
+	if r.Header.Get("Origin") != "" && !access.ownOrigin(r) {
 		return false, &apiError{http.StatusForbidden, "request comes from a page of another site"}
 	}
-	return want != "", nil
+	return proved, nil
 }
 
-// Registration turns a heartbeat, or a static origin in the same form, into
-// what the balancer takes. Errors name the field.
-func (o OriginRules) Registration(b Heartbeat) (lb.Registration, error) {
-	for name, value := range map[string]string{"ip": b.IP, "server": b.Server, "service": b.Service, "pid": string(b.PID)} {
-		if value == "" {
-			return lb.Registration{}, badField(name, "is missing")
-		}
-		if len(value) > 256 || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return lb.Registration{}, badField(name, "is too long or holds control characters")
-		}
-	}
-	if len(b.RTMP) == 0 {
-		return lb.Registration{}, badField("rtmp", "is missing: an origin without RTMP is not served")
-	}
-	over, known := o.Overrides[b.Server]
-	if !known {
-		over = o.Overrides[b.DeviceID]
-	}
-	host := b.IP
-	if over.Address != "" {
-		host = over.Address
-	}
-	origin := lb.Origin{
-		ID:          lb.OriginID(b.Server),
-		Incarnation: lb.Incarnation{Server: b.Server, Service: b.Service, PID: string(b.PID)},
-		DeviceID:    b.DeviceID, IP: host, Weight: lb.DefaultWeight,
-		MaxStreams: over.MaxStreams, Labels: slices.Sorted(slices.Values(over.Labels)),
-	}
-	if over.Weight != nil {
-		origin.Weight = *over.Weight
-	}
-	for _, list := range []struct {
-		name, scheme string
-		in           []string
-		out          *[]string
-	}{
-		{"rtmp", "", b.RTMP, &origin.Endpoints.RTMP}, {"http", "", b.HTTP, &origin.Endpoints.HTTP},
-		{"api", "", b.API, &origin.Endpoints.API}, {"srt", "udp", b.SRT, &origin.Endpoints.SRT},
-		{"rtc", "udp", b.RTC, &origin.Endpoints.RTC},
-	} {
-		for _, text := range list.in {
-			endpoint, err := parseEndpoint(text, host, list.scheme)
-			if err != nil {
-				return lb.Registration{}, badField(list.name, err.Error())
-			}
-			*list.out = append(*list.out, endpoint)
-		}
-	}
-	registration := lb.Registration{Origin: origin}
-	if s := b.Summaries; s.ok {
-		registration.Load = &lb.Load{CPUPercent: s.CPUPercent, Connections: s.Connections, SendBytes: s.SendBytes, At: time.Now()}
-	}
-	return registration, nil
-}
-
-func badField(name, what string) error {
-	return &apiError{http.StatusBadRequest, "field " + name + " " + what}
-}
-
-// parseEndpoint completes 1935, :1935, tcp://:1935, udp://0.0.0.0:8000 and
-// host:port. The result has a scheme where the protocol may have two.
-func parseEndpoint(text, host, scheme string) (string, error) {
-	given, rest, ok := strings.Cut(text, "://")
-	if !ok {
-		given, rest = scheme, text
-	}
-	if given != "" && given != "tcp" && given != "udp" {
-		return "", fmt.Errorf("has a scheme that is neither tcp nor udp: %q", text) //nolint:err113 // for the caller of the API
-	}
-	name, port, err := net.SplitHostPort(rest)
-	if err != nil {
-		name, port = "", rest
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("has no port: %q", text) //nolint:err113 // for the caller of the API
-	}
-	if addr, err := netip.ParseAddr(name); name == "" || name == "*" || err == nil && addr.IsUnspecified() {
-		name = host
-	}
-	endpoint := net.JoinHostPort(name, port)
-	if scheme != "" {
-		endpoint = given + "://" + endpoint
-	}
-	return endpoint, nil
-}
-
-// admit checks that an origin lives where it may: an address that the API hands
-// to every peer to connect to must not be a way to reach what they can reach.
-func (o OriginRules) admit(origin lb.Origin, caller netip.Addr) error {
-	if err := o.admitHost("ip", origin.IP, caller); err != nil {
-		return err
-	}
-	for i, list := range origin.Endpoints.Lists() {
-		for _, endpoint := range list {
-			_, rest, ok := strings.Cut(endpoint, "://")
-			if !ok {
-				rest = endpoint
-			}
-			host, port, err := net.SplitHostPort(rest)
-			if err != nil {
-				return badField(lb.Protocol(i).String(), "is not host:port") //nolint:gosec // five protocols
-			}
-			if host != origin.IP {
-				if err := o.admitHost(lb.Protocol(i).String(), host, caller); err != nil { //nolint:gosec // five protocols
-					return err
-				}
-			}
-			if o.isOwn(host, port) {
-				return &apiError{http.StatusForbidden, "an endpoint is this peer's own listener: it would relay to itself"}
-			}
-		}
-	}
-	return nil
-}
-
-func (o OriginRules) admitHost(field, host string, caller netip.Addr) error {
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return badField(field, "is not an IP address; a name needs an entry in the configuration")
-	}
-	addr = addr.Unmap()
+// mayChange refuses that a caller takes over a live origin from elsewhere: by
+// another incarnation, or by the same one with other endpoints. The address
+// that an origin first registered from is its own, as is the one it lives at.
+// repeats is true when the origin says what is known.
+func (s *Server) mayChange(said lb.Origin, caller netip.Addr) (repeats bool, err error) {
+	known, ok := s.config.Balancer.Origin(said.ID)
 	switch {
-	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLinkLocalUnicast(), addr.Zone() != "":
-		return &apiError{http.StatusForbidden, "field " + field + " is an address at which no origin may live"}
-	case addr == caller, o.Allow.Contains(addr), o.isOverride(host):
-		return nil
+	case !ok:
+		return false, nil
+	case known.Static:
+		return false, fmt.Errorf("%w: %s is a static origin of the configuration", lb.ErrDuplicateOrigin, said.ID)
+	case known.Incarnation == said.Incarnation && known.IP == said.IP && reflect.DeepEqual(known.Endpoints, said.Endpoints):
+		return true, nil
+	case known.State == lb.Down, known.IP == caller.String(), s.callers.of(said.ID) == caller:
+		return false, nil
 	default:
-		return &apiError{http.StatusForbidden, "field " + field + " is neither the caller's address nor in -origin-allow"}
+		return false, fmt.Errorf("%w: %s lives at another address", lb.ErrDuplicateOrigin, said.ID)
 	}
 }
 
-// isOverride reports whether the configuration itself gave the address.
-func (o OriginRules) isOverride(host string) bool {
-	for _, over := range o.Overrides {
-		if over.Address == host {
-			return true
-		}
-	}
-	return false
+func (s *Server) knows(id lb.OriginID) bool {
+	_, ok := s.config.Balancer.Origin(id)
+	return ok
 }
 
-// isOwn reports whether host and port lead to a listener of this peer.
-func (o OriginRules) isOwn(host, port string) bool {
-	addr, err := netip.ParseAddr(host)
-	n, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil {
-		return false
-	}
-	addr = addr.Unmap()
-	for _, own := range o.Own {
-		if uint64(own.Port()) == n && (own.Addr().Unmap() == addr || own.Addr().IsUnspecified() && isLocal(addr)) {
-			return true
-		}
-	}
-	return false
+// callers remembers from which address each origin registered: behind NAT and
+// in containers it is not the one at which it lives.
+type callers struct {
+	mu    sync.Mutex
+	known map[lb.OriginID]netip.Addr // guarded by mu
+	room  int                        // guarded by mu; then those that are gone are looked for
 }
 
-func isLocal(addr netip.Addr) bool {
-	if addr.IsLoopback() {
-		return true
+func (c *callers) of(id lb.OriginID) netip.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known[id]
+}
+
+func (c *callers) remember(id lb.OriginID, addr netip.Addr, known func(lb.OriginID) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known, c.room = make(map[lb.OriginID]netip.Addr), 64
 	}
-	known, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
+	if len(c.known) >= c.room {
+		maps.DeleteFunc(c.known, func(id lb.OriginID, _ netip.Addr) bool { return !known(id) })
+		c.room = max(c.room, 2*len(c.known))
 	}
-	return slices.ContainsFunc(known, func(a net.Addr) bool {
-		prefix, err := netip.ParsePrefix(a.String())
-		return err == nil && prefix.Addr().Unmap() == addr
-	})
+	c.known[id] = addr
 }

@@ -57,7 +57,7 @@ func (s *Server) origins(*http.Request) (map[string]any, error) {
 			alive++
 		}
 	}
-	return data(map[string]any{"total": len(all), "alive": alive, "origins": views}), nil
+	return data(s.withFreshness(map[string]any{"total": len(all), "alive": alive, "origins": views})), nil
 }
 
 func data(v any) map[string]any { return map[string]any{"data": v} }
@@ -69,6 +69,9 @@ func (s *Server) origin(r *http.Request) (map[string]any, error) {
 	}
 	return data(viewOrigin(o)), nil
 }
+
+// MaxWeight is the highest weight of an origin.
+const MaxWeight = 10000
 
 // changeOrigin is PUT .../drain {"deadline":"10m"}, .../ready {}, .../weight
 // {"weight":N}.
@@ -84,21 +87,12 @@ func (s *Server) changeOrigin(r *http.Request) (map[string]any, error) {
 	var err error
 	switch r.PathValue("verb") {
 	case "drain":
-		var deadline time.Time
-		if body.Deadline != "" {
-			d, err := time.ParseDuration(body.Deadline)
-			if err != nil || d < 0 {
-				return nil, badField("deadline", "is not a duration such as 10m")
-			}
-			deadline = time.Now().Add(d)
-		}
-		err = s.config.Balancer.Drain(r.Context(), id, deadline)
+		err = s.drain(r, id, body.Deadline)
 	case "ready":
 		err = s.config.Balancer.Ready(r.Context(), id)
 	case "weight":
-		const highest = 10000
-		if body.Weight == nil || *body.Weight > highest {
-			return nil, badField("weight", "is not a number from 0 to 10000")
+		if body.Weight == nil || *body.Weight > MaxWeight {
+			return nil, badField("weight", fmt.Sprintf("is not a number from 0 to %d", MaxWeight))
 		}
 		err = s.config.Balancer.SetWeight(r.Context(), id, *body.Weight)
 	default:
@@ -107,14 +101,27 @@ func (s *Server) changeOrigin(r *http.Request) (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origin %q: %w", id, err)
 	}
-	return nil, nil //nolint:nilnil // the empty answer is the answer
+	return nil, nil
+}
+
+// drain ends what is left on the origin after a time, if one is given.
+func (s *Server) drain(r *http.Request, id lb.OriginID, after string) error {
+	var deadline time.Time
+	if after != "" {
+		d, err := time.ParseDuration(after)
+		if err != nil || d < 0 {
+			return badField("deadline", "is not a duration such as 10m")
+		}
+		deadline = time.Now().Add(d)
+	}
+	return s.config.Balancer.Drain(r.Context(), id, deadline)
 }
 
 func (s *Server) removeOrigin(r *http.Request) (map[string]any, error) {
 	if err := s.config.Balancer.Remove(r.Context(), lb.OriginID(r.PathValue("id"))); err != nil {
 		return nil, fmt.Errorf("origin %q: %w", r.PathValue("id"), err)
 	}
-	return nil, nil //nolint:nilnil // the empty answer is the answer
+	return nil, nil
 }
 
 // placementView is a placement as the API shows it.
@@ -161,7 +168,7 @@ func (s *Server) placements(r *http.Request) (map[string]any, error) {
 			views = append(views, viewPlacement(p.Placement, p.Sessions))
 		}
 	}
-	return data(map[string]any{"total": total, "placements": views}), nil
+	return data(s.withFreshness(map[string]any{"total": total, "placements": views})), nil
 }
 
 var errNumber = errors.New("is not a number")
@@ -174,7 +181,7 @@ func number(text string, missing int) (int, error) {
 	if err != nil {
 		return 0, errNumber
 	}
-	return int(n), nil //nolint:gosec // 31 bits
+	return int(n), nil
 }
 
 // stream returns the stream of the path. The mux has decoded the escapes.
@@ -192,9 +199,10 @@ func (s *Server) placement(r *http.Request) (map[string]any, error) {
 	return data(viewPlacement(p, s.config.Sessions.StreamSessions(p.Stream))), nil
 }
 
-// explain is for the protocol in ?protocol= (default rtmp).
+// explain is for the protocol in ?protocol= (default rtmp), from this peer: an
+// origin that it cannot connect to is passed over.
 func (s *Server) explain(r *http.Request) (map[string]any, error) {
-	want := lb.Want{Stream: stream(r)}
+	want := lb.Want{Stream: stream(r), Avoid: s.config.Sessions.Ejected()}
 	switch p := r.URL.Query().Get("protocol"); p {
 	case "", "rtmp":
 		want.Protocol = lb.RTMP
@@ -254,7 +262,7 @@ func (s *Server) forget(r *http.Request) (map[string]any, error) {
 	if err := s.config.Balancer.Forget(r.Context(), stream(r)); err != nil {
 		return nil, fmt.Errorf("placement of %s: %w", stream(r), err)
 	}
-	return nil, nil //nolint:nilnil // the empty answer is the answer
+	return nil, nil
 }
 
 func (s *Server) move(r *http.Request) (map[string]any, error) {
@@ -270,7 +278,7 @@ func (s *Server) move(r *http.Request) (map[string]any, error) {
 	if err := s.config.Balancer.Move(r.Context(), stream(r), body.Origin); err != nil {
 		return nil, fmt.Errorf("move %s: %w", stream(r), err)
 	}
-	return nil, nil //nolint:nilnil // the empty answer is the answer
+	return nil, nil
 }
 
 func (s *Server) sessions(*http.Request) (map[string]any, error) {
@@ -289,7 +297,7 @@ func (s *Server) kick(r *http.Request) (map[string]any, error) {
 	if err != nil || !s.config.Sessions.Kick(id) {
 		return nil, fmt.Errorf("session %q: %w", r.PathValue("id"), lb.ErrNotFound)
 	}
-	return nil, nil //nolint:nilnil // the empty answer is the answer
+	return nil, nil
 }
 
 func (s *Server) members(*http.Request) (map[string]any, error) {

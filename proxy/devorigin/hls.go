@@ -207,7 +207,7 @@ func (m *muxer) writeVideo(message edge.Message) {
 		unit = append(unit, nal[4:4+n])
 		nal = nal[4+n:]
 	}
-	offset := int32(uint32(d[2])<<24|uint32(d[3])<<16|uint32(d[4])<<8) >> 8 //nolint:gosec // 24-bit two's complement
+	offset := int32(uint32(d[2])<<24|uint32(d[3])<<16|uint32(d[4])<<8) >> 8
 	dts := int64(message.Timestamp)
 	if len(unit) > 0 {
 		_ = m.writer.WriteH264(m.video, ticks(dts+int64(offset)), ticks(dts), unit) // into memory

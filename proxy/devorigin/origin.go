@@ -66,7 +66,7 @@ func (o *Origin) Serve(ctx context.Context, rtmpListener, httpListener net.Liste
 	serving.Go(func() error { return o.loop(ctx) })
 	err := serving.Wait()
 	o.busy.Wait()
-	return err //nolint:wrapcheck // each names itself
+	return err
 }
 
 // loop publishes the clip again and again, its timestamps running on.
@@ -130,7 +130,7 @@ func flvHeader() []byte { return []byte{'F', 'L', 'V', 1, 5, 0, 0, 0, 9, 0, 0, 0
 func appendTag(b []byte, m edge.Message) []byte {
 	n := len(m.Data)
 	b = append(b, m.Type, byte(n>>16), byte(n>>8), byte(n))
-	b = append(b, byte(m.Timestamp>>16), byte(m.Timestamp>>8), byte(m.Timestamp), byte(m.Timestamp>>24), 0, 0, 0) //nolint:gosec // its four bytes
+	b = append(b, byte(m.Timestamp>>16), byte(m.Timestamp>>8), byte(m.Timestamp), byte(m.Timestamp>>24), 0, 0, 0)
 	b = append(b, m.Data...)
-	return binary.BigEndian.AppendUint32(b, uint32(n+11)) //nolint:gosec // 24 bits
+	return binary.BigEndian.AppendUint32(b, uint32(n+11))
 }

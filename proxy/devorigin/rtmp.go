@@ -47,27 +47,27 @@ func (o *Origin) serveRTMP(ctx context.Context, ln net.Listener) error {
 // client serves one connection.
 func (o *Origin) client(ctx context.Context, conn net.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
-		return err //nolint:wrapcheck // the connection is gone
+		return err
 	}
 	if err := wire.Accept(conn); err != nil {
-		return err //nolint:wrapcheck // says which step it was
+		return err
 	}
 	c := wire.NewConn(conn, writeTimeout)
 	app, streams := "", 0.0
 	for {
 		if err := conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
-			return err //nolint:wrapcheck // the connection is gone
+			return err
 		}
 		m, err := c.ReadMessage()
 		if err != nil {
-			return err //nolint:wrapcheck // says what it read
+			return err
 		}
 		command, err := wire.ParseCommand(m)
 		if errors.Is(err, wire.ErrNotCommand) {
 			continue
 		}
 		if err != nil {
-			return err //nolint:wrapcheck // says what it read
+			return err
 		}
 		name, _, _ := strings.Cut(app+"/"+command.Text(0), "?")
 		switch command.Name {
@@ -111,19 +111,19 @@ func status(command wire.Command, level, code, description string) *wire.Message
 func (o *Origin) publish(c *wire.Conn, command wire.Command, name string) error {
 	p, err := o.hub.Publish(name)
 	if err != nil {
-		return c.Send(status(command, "error", "NetStream.Publish.BadName", err.Error())) //nolint:wrapcheck // the client's side
+		return c.Send(status(command, "error", "NetStream.Publish.BadName", err.Error()))
 	}
 	defer p.Close()
 	if err := c.Send(status(command, "status", "NetStream.Publish.Start", "publishing")); err != nil {
-		return err //nolint:wrapcheck // the client's side
+		return err
 	}
 	for {
 		if err := c.SetDeadline(time.Now().Add(idleTimeout)); err != nil {
-			return err //nolint:wrapcheck // the connection is gone
+			return err
 		}
 		m, err := c.ReadMessage()
 		if err != nil {
-			return err //nolint:wrapcheck // says what it read
+			return err
 		}
 		switch m.Type {
 		case wire.TypeAudio, wire.TypeVideo:
@@ -136,7 +136,7 @@ func (o *Origin) publish(c *wire.Conn, command wire.Command, name string) error 
 			p.Write(edge.Message{Type: m.Type, Timestamp: m.Timestamp, Data: body})
 		case wire.TypeCommand:
 			if done, err := wire.ParseCommand(m); err == nil && (done.Name == "deleteStream" || done.Name == "closeStream") {
-				return c.Send(status(command, "status", "NetStream.Unpublish.Success", "unpublished")) //nolint:wrapcheck // the client's side
+				return c.Send(status(command, "status", "NetStream.Unpublish.Success", "unpublished"))
 			}
 		}
 	}
@@ -145,7 +145,7 @@ func (o *Origin) publish(c *wire.Conn, command wire.Command, name string) error 
 func (o *Origin) play(ctx context.Context, c *wire.Conn, command wire.Command, name string) error {
 	v, err := o.hub.Play(name)
 	if err != nil {
-		return c.Send(status(command, "error", "NetStream.Play.Failed", err.Error())) //nolint:wrapcheck // the client's side
+		return c.Send(status(command, "error", "NetStream.Play.Failed", err.Error()))
 	}
 	defer v.Close()
 	ctx, leave := context.WithCancelCause(ctx)
@@ -175,7 +175,7 @@ func (o *Origin) play(ctx context.Context, c *wire.Conn, command wire.Command, n
 				csid = 7
 			}
 			if err = c.WriteMessage(&wire.Message{Type: m.Type, CSID: csid, StreamID: command.StreamID, Timestamp: m.Timestamp, Body: m.Data}); err != nil {
-				return err //nolint:wrapcheck // the client's side
+				return err
 			}
 		}
 		err = c.Flush()

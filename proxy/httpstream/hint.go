@@ -43,7 +43,7 @@ func LoadHintKey(path string) (HintKey, error) {
 	case err != nil:
 		return key, fmt.Errorf("read key of routing hints: %w", err)
 	case len(b) != len(key):
-		return key, fmt.Errorf("key of routing hints in %s is %d bytes long, want %d; remove it to have a new one made", path, len(b), len(key)) //nolint:err113 // for a person
+		return key, fmt.Errorf("key of routing hints in %s is %d bytes long, want %d; remove it to have a new one made", path, len(b), len(key))
 	}
 	copy(key[:], b)
 	return key, nil
@@ -70,24 +70,40 @@ func makeHintKey(path string) (HintKey, error) {
 // fingerprint names an incarnation in a hint.
 type fingerprint [8]byte
 
-// prints remembers fingerprints, since each segment request compares them.
-type prints struct{ known sync.Map }
-
-func (p *prints) of(id lb.OriginID, inc lb.Incarnation) fingerprint {
-	type key struct {
-		id  lb.OriginID
-		inc lb.Incarnation
-	}
-	k := key{id, inc}
-	if f, ok := p.known.Load(k); ok {
-		if f, ok := f.(fingerprint); ok {
-			return f
-		}
-	}
+func fingerprintOf(id lb.OriginID, inc lb.Incarnation) fingerprint {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", id, inc.Server, inc.Service, inc.PID))
-	f := fingerprint(sum[:8])
-	p.known.Store(k, f)
-	return f
+	return fingerprint(sum[:8])
+}
+
+// prints finds the registered origins by their fingerprints. It forgets those
+// that are gone each time it lists them anew.
+type prints struct {
+	mu     sync.Mutex
+	ids    map[fingerprint]lb.OriginID // guarded by mu
+	listed time.Time                   // guarded by mu
+}
+
+// find returns the origin of a fingerprint. For one that it does not know it
+// lists the origins, but not again within a pace: hints of origins that are
+// gone stay in use for hours.
+func (p *prints) find(f fingerprint, finder Finder, now time.Time) (lb.Origin, bool) {
+	const pace = 200 * time.Millisecond
+	p.mu.Lock()
+	id, known := p.ids[f]
+	if !known && now.Sub(p.listed) >= pace {
+		p.listed = now
+		p.ids = make(map[fingerprint]lb.OriginID)
+		for _, o := range finder.Origins() {
+			p.ids[fingerprintOf(o.ID, o.Incarnation)] = o.ID
+		}
+		id, known = p.ids[f]
+	}
+	p.mu.Unlock()
+	if !known {
+		return lb.Origin{}, false
+	}
+	o, known := finder.Origin(id)
+	return o.Origin, known && fingerprintOf(o.ID, o.Incarnation) == f
 }
 
 // sign makes a hint: key id, incarnation, expiry, stream, and a MAC over these
@@ -112,21 +128,31 @@ func (k HintKey) mac(b []byte, dir string) []byte {
 	return mac.Sum(nil)[:macSize]
 }
 
-// verify reads a hint for a directory; ok is false for one that is forged, old,
-// for another path or of another key: it is then as if there were none.
-func (k HintKey) verify(hint, dir string, now time.Time) (origin fingerprint, stream lb.Stream, ok bool) {
+// A route is what a hint says.
+type route struct {
+	origin fingerprint
+	stream lb.Stream
+	fresh  bool // the hint has not expired
+}
+
+// verify reads a hint for a directory; ok is false for one that is forged, for
+// another path or of another key: it is then as if there were none. An expired
+// one still names its stream: a player that stays for days asks for the same
+// variant all the time.
+func (k HintKey) verify(hint, dir string, now time.Time) (r route, ok bool) {
 	const longest = 2048
 	if len(hint) > longest {
-		return origin, stream, false
+		return route{}, false
 	}
-	b, err := base64.RawURLEncoding.DecodeString(hint)
+	b, err := base64.RawURLEncoding.Strict().DecodeString(hint)
 	if err != nil || len(b) < hintHead+macSize || b[0] != k.id() {
-		return origin, stream, false
+		return route{}, false
 	}
 	b, mac := b[:len(b)-macSize], b[len(b)-macSize:]
-	if !hmac.Equal(mac, k.mac(b, dir)) || now.Unix() > int64(binary.BigEndian.Uint32(b[9:])) {
-		return origin, stream, false
+	if !hmac.Equal(mac, k.mac(b, dir)) {
+		return route{}, false
 	}
-	stream, err = lb.ParseStream(string(b[hintHead:]))
-	return fingerprint(b[1:9]), stream, err == nil
+	stream, err := lb.ParseStream(string(b[hintHead:]))
+	fresh := now.Unix() <= int64(binary.BigEndian.Uint32(b[9:]))
+	return route{origin: fingerprint(b[1:9]), stream: stream, fresh: fresh}, err == nil
 }

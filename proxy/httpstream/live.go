@@ -3,11 +3,8 @@ package httpstream
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -16,70 +13,61 @@ import (
 )
 
 // serveLive serves one viewer of a live body: FLV, TS, MP3 or AAC.
-func (s *Server) serveLive(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveLive(w *reply, r *http.Request) {
 	target, err := s.config.VHosts.IdentifyHTTP(r.Host, r.URL)
 	if err != nil {
-		refuse(w, proxy.RefusalOf(err))
+		s.turnAway(w, r, err)
 		return
 	}
 	session, err := s.config.Opener.Open(r.Context(), proxy.Request{
 		Stream: target.Stream, Protocol: lb.HTTP, Kind: strings.TrimPrefix(target.Ext, "."), Client: s.client(r),
 	})
 	if err != nil {
-		refuse(w, proxy.RefusalOf(err))
+		s.turnAway(w, r, err)
 		return
 	}
 	err = s.relayLive(w, r, session)
 	session.End(err)
-	if errors.Is(err, errCutShort) {
+	if errors.Is(err, errCutShort) || errors.Is(err, proxy.ErrSlow) {
 		panic(http.ErrAbortHandler) // the client has to see that the body is not whole
 	}
 }
 
-// errCutShort means that the origin's body ended before its own framing said.
-var errCutShort = errors.New("origin's body is cut short")
-
 // relayLive asks the origin and passes its answer on until one side ends.
-func (s *Server) relayLive(w http.ResponseWriter, r *http.Request, session proxy.Session) error {
+func (s *Server) relayLive(w *reply, r *http.Request, session proxy.Session) error {
 	ctx := session.Context()
 	response, conn, err := s.openLive(ctx, r, session) //nolint:bodyclose,contextcheck // the session's context comes from the request's; the body is closed with the connection, its own
 	if err != nil {
-		refuse(w, refusalOf(err))
+		w.refuse(refusalOf(err))
 		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() //nolint:contextcheck // see above
 	if response.StatusCode >= http.StatusBadRequest {
 		s.passError(w, response)
-		return nil
+		return refusedBy(response)
 	}
-	passHeader(w.Header(), response.Header, response.Request.URL.Host)
-	w.Header().Del("Content-Length") // net/http frames the body anew
-	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-	w.WriteHeader(response.StatusCode)
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	// The header goes out now: the origin may have no media yet, and a player
-	// that hears nothing gives up.
-	if err = control.Flush(); err != nil {
-		return writeFailed(err)
-	}
-	err = s.copyLive(w, response.Body, session)
-	if ctx.Err() == nil {
+	if err = conn.SetDeadline(time.Time{}); err != nil { // the stream may be silent for as long as it likes
 		return err
 	}
-	if r.Context().Err() != nil {
+	response.Header.Del("Content-Length") // net/http frames the body anew
+	err = s.passOn(w, response, session)
+	switch {
+	case errors.Is(err, proxy.ErrSlow), ctx.Err() == nil:
+		return err
+	case r.Context().Err() != nil:
 		return nil // the player left
+	default:
+		return context.Cause(ctx) //nolint:contextcheck // see above
 	}
-	return context.Cause(ctx) //nolint:contextcheck // see above
 }
 
+// openLive connects to the stream's origin and returns its answer. The
+// connection has a deadline, for reading a refusal's page.
 func (s *Server) openLive(ctx context.Context, r *http.Request, session proxy.Session) (*http.Response, net.Conn, error) {
 	conn, err := session.Dial(ctx)
 	if err != nil {
-		return nil, nil, err //nolint:wrapcheck // says what it dialed
+		return nil, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -93,51 +81,4 @@ func (s *Server) openLive(ctx context.Context, r *http.Request, session proxy.Se
 	}
 	_ = conn.Close()
 	return nil, nil, err
-}
-
-// copyLive passes a live body on as it comes: what one read brings is written
-// and flushed at once. Nothing is kept for a client that does not read.
-func (s *Server) copyLive(w http.ResponseWriter, body io.Reader, session proxy.Session) error {
-	control := http.NewResponseController(w)
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := body.Read(buffer)
-		if n > 0 {
-			_ = control.SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-			if _, failed := w.Write(buffer[:n]); failed != nil {
-				return writeFailed(failed)
-			}
-			if failed := control.Flush(); failed != nil {
-				return writeFailed(failed)
-			}
-			session.Count(0, int64(n))
-		}
-		if errors.Is(err, io.EOF) {
-			return io.EOF
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errCutShort, err)
-		}
-	}
-}
-
-// writeFailed tells a client that left from one that stopped reading.
-func writeFailed(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return proxy.ErrSlow
-	}
-	return nil
-}
-
-// refusalOf adds to the router's refusals those of an origin's bad answers.
-func refusalOf(err error) proxy.Refusal {
-	var timeout interface{ Timeout() bool }
-	switch {
-	case errors.Is(err, errAnswer) && errors.As(err, &timeout) && timeout.Timeout():
-		return proxy.Refusal{Status: http.StatusGatewayTimeout, Retryable: true, Reason: "the origin does not answer"}
-	case errors.Is(err, errAnswer), errors.Is(err, errPlaylist):
-		return proxy.Refusal{Status: http.StatusBadGateway, Reason: "the origin's answer is not usable"}
-	default:
-		return proxy.RefusalOf(err)
-	}
 }

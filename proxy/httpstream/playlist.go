@@ -1,72 +1,84 @@
 package httpstream
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // rewrite puts hints into an HLS playlist. It works on lines and quoted
 // attributes, so that every tag passes, also those that do not exist yet (RFC
 // 8216 section 4.1; draft-pantos-hls-rfc8216bis).
 type rewrite struct {
-	base   *url.URL // path of the playlist, as the client asked for it
-	own    []string // hosts whose absolute URIs mean this origin
-	hint   func(dir string) string
-	hinted map[string]string // by directory
+	base *url.URL // path of the playlist, as the client asked for it
+	own  []string // hosts whose absolute URIs mean this origin
+	hint func(dir string) string
+
+	beside string            // parameter and hint for what lies beside the playlist, once made
+	hinted map[string]string // the same for the last other directories
+	target time.Duration     // EXT-X-TARGETDURATION, once it has been read
 }
 
-// write writes the playlist with a hint in each URI that leads to the origin.
-// Every other byte stays as it is.
-func (r *rewrite) write(w io.Writer, b []byte) error {
-	r.hinted = make(map[string]string)
-	var out []byte
-	for len(b) > 0 {
-		line := b
-		if end := bytes.IndexByte(b, '\n'); end >= 0 {
-			line = b[:end+1]
+// copy writes the playlist with a hint in each URI that leads to the origin.
+// Every other byte stays as it is. A line that does not fit the reader's buffer
+// is errPlaylist; other errors are those of reading and writing.
+func (r *rewrite) copy(to *bufio.Writer, from *bufio.Reader) error {
+	for {
+		line, err := from.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			return fmt.Errorf("%w: line of more than %d bytes", errPlaylist, from.Size())
 		}
-		b = b[len(line):]
-		out = r.line(out[:0], line)
-		if _, err := w.Write(out); err != nil {
-			return err //nolint:wrapcheck // the caller's own writer
+		if failed := r.line(to, line); failed != nil {
+			return failed
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return nil
 }
 
-func (r *rewrite) line(out, line []byte) []byte {
+// line writes one line, with its end if it has one.
+func (r *rewrite) line(to *bufio.Writer, line []byte) error {
 	text := bytes.TrimRight(line, "\r\n")
-	end := line[len(text):]
 	switch {
 	case bytes.HasPrefix(text, []byte("#EXT-X-")):
-		out = r.attributes(out, text)
+		r.tag(to, text)
 	case len(bytes.TrimSpace(text)) == 0 || text[0] == '#':
-		out = append(out, text...)
+		_, _ = to.Write(text)
 	default:
-		out = append(out, r.uri(string(text))...)
+		r.uri(to, text)
 	}
-	return append(out, end...)
+	_, err := to.Write(line[len(text):]) // a bufio.Writer keeps its first error
+	return err
 }
 
-// attributes rewrites the URI attribute of a tag's attribute list (RFC 8216
-// section 4.2). A list that breaks off inside a quoted string ends there.
-func (r *rewrite) attributes(out, tag []byte) []byte {
+// tag writes a tag with hints in its attribute list (RFC 8216 section 4.2). A
+// list that breaks off inside a quoted string ends there.
+func (r *rewrite) tag(to *bufio.Writer, tag []byte) {
 	colon := bytes.IndexByte(tag, ':') + 1
-	if colon == 0 {
-		return append(out, tag...)
+	if string(tag[:colon]) == "#EXT-X-TARGETDURATION:" {
+		r.target = seconds(tag[colon:])
 	}
-	out, tag = append(out, tag[:colon]...), tag[colon:]
-	for len(tag) > 0 {
+	_, _ = to.Write(tag[:colon])
+	for tag = tag[colon:]; colon > 0 && len(tag) > 0; {
 		value := bytes.IndexAny(tag, "=,") + 1
 		if value == 0 {
 			break
 		}
 		name := bytes.TrimSpace(tag[:value-1])
 		quoted := tag[value-1] == '=' && value < len(tag) && tag[value] == '"'
-		out, tag = append(out, tag[:value]...), tag[value:]
+		_, _ = to.Write(tag[:value])
+		tag = tag[value:]
 		if !quoted {
 			continue // an unquoted value ends at the comma, as an empty name
 		}
@@ -74,23 +86,76 @@ func (r *rewrite) attributes(out, tag []byte) []byte {
 		if length < 0 {
 			break
 		}
-		text := string(tag[1 : 1+length])
-		if string(name) == "URI" {
-			text = r.uri(text)
+		_ = to.WriteByte('"')
+		if text := tag[1 : 1+length]; isURI(string(name)) {
+			r.uri(to, text)
+		} else {
+			_, _ = to.Write(text)
 		}
-		out = append(append(append(out, '"'), text...), '"')
+		_ = to.WriteByte('"')
 		tag = tag[length+2:]
 	}
-	return append(out, tag...)
+	_, _ = to.Write(tag)
 }
 
-// uri adds the hint to a URI of the origin and leaves any other.
-func (r *rewrite) uri(text string) string {
+// isURI reports whether an attribute holds a URI: URI itself, and those of
+// EXT-X-DATERANGE and EXT-X-CONTENT-STEERING.
+func isURI(name string) bool {
+	return name == "URI" || strings.HasSuffix(name, "-URI") || name == "X-ASSET-LIST"
+}
+
+func seconds(text []byte) time.Duration {
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second //nolint:gosec // 16 bits
+}
+
+// uri writes a URI, with the hint if it leads to the origin.
+func (r *rewrite) uri(to *bufio.Writer, text []byte) {
+	if !isPlain(text) {
+		_, _ = to.WriteString(r.resolve(string(text)))
+		return
+	}
+	if r.beside == "" {
+		r.beside = hintParameter + "=" + r.hint(path.Dir(r.base.Path))
+	}
+	_, _ = to.Write(text)
+	_ = to.WriteByte(joint(text))
+	_, _ = to.WriteString(r.beside)
+}
+
+// isPlain reports whether a URI is a mere file name, as those of nearly all
+// segments are, with or without a query: then there is nothing to resolve.
+func isPlain(text []byte) bool {
+	name, query, _ := bytes.Cut(text, []byte("?"))
+	if bytes.ContainsFunc(name, func(c rune) bool { return !isNameByte(c) }) || len(bytes.Trim(name, ".")) == 0 {
+		return false
+	}
+	odd := func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+	return !bytes.ContainsFunc(query, odd) && !bytes.Contains(query, []byte(hintParameter+"="))
+}
+
+func isNameByte(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.'
+}
+
+// joint is what comes before one more parameter of a URI.
+func joint[T ~string | ~[]byte](uri T) byte {
+	if strings.Contains(string(uri), "?") {
+		return '&'
+	}
+	return '?'
+}
+
+// resolve returns a URI with the hint, if it leads to the origin.
+func (r *rewrite) resolve(text string) string {
 	if strings.HasPrefix(text, "{$") {
 		return text // a variable: its value may be another host's
 	}
 	u, err := url.Parse(text)
-	if err != nil || u.Opaque != "" || strings.Contains(text, hintParameter+"=") {
+	if err != nil || u.Opaque != "" || withoutHint(u.RawQuery) != u.RawQuery {
 		return text
 	}
 	if u.Host != "" {
@@ -98,38 +163,42 @@ func (r *rewrite) uri(text string) string {
 			return text
 		}
 		// The origin's own address is no use to the player: its path is.
-		_, text, _ = strings.Cut(text, u.Host)
-		if u.Path == "" {
+		_, behind, _ := strings.Cut(text, "//")
+		at := strings.IndexAny(behind, "/?#")
+		if at < 0 || behind[at] != '/' {
 			return text
 		}
+		text = behind[at:]
 	} else if u.Scheme != "" || u.Path == "" {
 		return text
 	}
-	dir := path.Dir(r.base.ResolveReference(&url.URL{Path: u.Path}).Path)
-	hint, ok := r.hinted[dir]
-	if !ok {
-		hint = r.hint(dir)
-		r.hinted[dir] = hint
-	}
 	text, fragment, hasFragment := strings.Cut(text, "#")
-	join := "?"
-	if strings.Contains(text, "?") {
-		join = "&"
-	}
-	text += join + hintParameter + "=" + hint
+	text += string(joint(text)) + hintParameter + "=" + r.hintOf(path.Dir(r.base.ResolveReference(&url.URL{Path: u.Path}).Path))
 	if hasFragment {
 		text += "#" + fragment
 	}
 	return text
 }
 
+// hintOf returns the hint for a directory, made now if it is not known.
+func (r *rewrite) hintOf(dir string) string {
+	const most = 64 // a playlist names a few; a hostile one as many as it has lines
+	hint, ok := r.hinted[dir]
+	if ok {
+		return hint
+	}
+	if r.hinted == nil || len(r.hinted) >= most {
+		r.hinted = make(map[string]string)
+	}
+	hint = r.hint(dir)
+	r.hinted[dir] = hint
+	return hint
+}
+
 // means reports whether an absolute URI leads to the origin.
 func (r *rewrite) means(u *url.URL) bool {
-	if u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
-		return false
-	}
 	for _, host := range r.own {
-		if strings.EqualFold(u.Host, host) {
+		if sameHost(u, host) {
 			return true
 		}
 	}

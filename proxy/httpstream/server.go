@@ -4,16 +4,12 @@ package httpstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"path"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +22,7 @@ import (
 // look without placing.
 type Finder interface {
 	Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool)
+	Origin(id lb.OriginID) (lb.OriginStatus, bool)
 	Origins() []lb.OriginStatus
 }
 
@@ -36,13 +33,18 @@ type Config struct {
 	VHosts   proxy.VHosts
 	Trusted  proxy.Networks // whose X-Forwarded-For is believed
 	NodeID   string         // of this peer, in the hop mark
-	HintKey  HintKey        // required: signs where segments are
+	HintKey  func() HintKey // required: signs where segments are; may change once the peer is in its cluster
 	Static   fs.FS          // default: none
 	Versions http.Handler   // answers /api/v1/versions; default: none
 	Log      *slog.Logger   // default: none
 
-	AnswerTimeout time.Duration // for an origin's response header; default 20 s: LL-HLS holds requests
-	WriteTimeout  time.Duration // for a client that does not read; default 10 s
+	// AnswerTimeout is for an origin's response header, and for each 16 KB of a
+	// playlist or segment; default 20 s. A blocking reload of LL-HLS may take
+	// as long as HoldTime.
+	AnswerTimeout time.Duration
+	HeaderTimeout time.Duration // for a client's request header; default 10 s
+	IdleTimeout   time.Duration // for its next request; default 60 s
+	WriteTimeout  time.Duration // for a client to take 32 KB; default 10 s
 	HoldTime      time.Duration // of an HLS session after its last request, at least; default 30 s
 }
 
@@ -52,6 +54,7 @@ type Server struct {
 	transport *http.Transport
 	viewers   *viewers
 	prints    prints
+	pools     pools
 }
 
 // NewServer returns a server.
@@ -59,21 +62,20 @@ func NewServer(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	if config.AnswerTimeout <= 0 {
-		config.AnswerTimeout = 20 * time.Second
+	for timeout, standard := range map[*time.Duration]time.Duration{
+		&config.AnswerTimeout: 20 * time.Second, &config.HeaderTimeout: 10 * time.Second,
+		&config.IdleTimeout: 60 * time.Second, &config.WriteTimeout: 10 * time.Second,
+		&config.HoldTime: 30 * time.Second,
+	} {
+		if *timeout <= 0 {
+			*timeout = standard
+		}
 	}
-	if config.WriteTimeout <= 0 {
-		config.WriteTimeout = 10 * time.Second
-	}
-	if config.HoldTime <= 0 {
-		config.HoldTime = 30 * time.Second
-	}
-	return &Server{
-		config:    config,
-		viewers:   newViewers(config.HoldTime),
-		transport: newTransport(config.AnswerTimeout),
-	}
+	return &Server{config: config, viewers: newViewers(config.HoldTime), transport: newTransport()}
 }
+
+// connKey is the context key of a request's *clientConn.
+type connKey struct{}
 
 // Serve serves clients until ln is closed, and returns when the last of them
 // has gone. When ctx ends their connections are closed.
@@ -81,11 +83,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var conns sync.WaitGroup
 	server := &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       60 * time.Second,
+		ReadHeaderTimeout: s.config.HeaderTimeout,
+		IdleTimeout:       s.config.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ErrorLog:          slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
+		ErrorLog: slog.NewLogLogger(s.config.Log.Handler(), slog.LevelDebug),
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
@@ -109,145 +114,95 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.viewers.endAll()
 		s.transport.CloseIdleConnections()
 	}()
-	err := server.Serve(strictListener{ln})
+	err := server.Serve(clientListener{Listener: ln, writeTimeout: s.config.WriteTimeout, log: s.config.Log})
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return err //nolint:wrapcheck // the listener names itself
-}
-
-// kind is what a path's extension makes of a request.
-type kind int
-
-const (
-	other kind = iota
-	live
-	playlist
-	segment
-	liveOrSegment
-)
-
-func kindOf(ext string) kind {
-	switch ext {
-	case ".flv", ".mp3":
-		return live
-	case ".ts", ".aac":
-		return liveOrSegment
-	case ".m3u8":
-		return playlist
-	case ".m4s", ".mp4", ".m4a", ".m4v", ".cmfv", ".cmfa", ".key", ".vtt", ".webvtt", ".mpd":
-		return segment
-	default:
-		return other
-	}
+	return err
 }
 
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	allowEverywhere(w.Header())
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-	case http.MethodOptions:
-		preflight(w, r)
-		return
-	default:
-		w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-		refuse(w, proxy.Refusal{Status: http.StatusMethodNotAllowed, Reason: "only GET, HEAD and OPTIONS are served here"})
-		return
+	if conn, ok := r.Context().Value(connKey{}).(*clientConn); ok {
+		conn.served()
 	}
+	s.handle(&reply{ResponseWriter: w}, r)
+}
+
+func (s *Server) handle(w *reply, r *http.Request) {
+	allowEverywhere(w.Header())
 	if r.ContentLength != 0 {
 		// Nothing here takes a body: an unread one would hide that the client
 		// left, and the shapes that smuggle requests all need one.
 		w.Header().Set("Connection", "close")
-		refuse(w, proxy.Refusal{Status: http.StatusBadRequest, Reason: "no body is taken here"})
+		s.turnAway(w, r, errBody)
 		return
 	}
+	if !r.ProtoAtLeast(1, 1) {
+		// An HTTP/1.0 request may announce a body in ways that net/http
+		// overlooks, so nothing that follows is another request.
+		w.Header().Set("Connection", "close")
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+		s.serve(w, r)
+	case http.MethodOptions:
+		preflight(w, r)
+	default:
+		w.Header().Set("Allow", methods)
+		w.refuse(proxy.Refusal{Status: http.StatusMethodNotAllowed, Reason: "only " + methods + " are served here"})
+	}
+}
+
+const methods = "GET, HEAD, OPTIONS"
+
+func (s *Server) serve(w *reply, r *http.Request) {
 	if r.URL.Path == "/api/v1/versions" && s.config.Versions != nil {
 		s.config.Versions.ServeHTTP(w, r)
 		return
 	}
-	k := kindOf(strings.ToLower(path.Ext(r.URL.Path)))
+	k := kindOf(extOf(r))
+	if k == other {
+		if _, _, ok := s.hinted(r); ok {
+			k = segment // whatever its name is, a playlist of ours names it
+		}
+	}
 	if k == other || s.isStatic(r.URL.Path) {
 		s.serveStatic(w, r)
 		return
 	}
 	if err := proxy.CheckHops(r.Header.Get(proxy.HopHeader), s.config.NodeID); err != nil {
-		refuse(w, proxy.RefusalOf(err))
+		s.turnAway(w, r, err)
 		return
+	}
+	if k == liveOrSegment {
+		k = live
+		if s.isSegment(r) {
+			k = segment
+		}
 	}
 	switch k {
 	case playlist:
 		s.servePlaylist(w, r)
 	case segment:
 		s.serveSegment(w, r)
-	case liveOrSegment:
-		if s.isSegment(r) {
-			s.serveSegment(w, r)
-			return
-		}
-		s.serveLive(w, r)
 	default:
 		s.serveLive(w, r)
 	}
 }
 
-// isSegment tells an HLS segment from a live body of the same extension: by the
-// hint or hls_ctx that its playlist gave it, else by whether a stream of the
-// segment's name without its number is placed and one of the whole name is not.
-func (s *Server) isSegment(r *http.Request) bool {
-	if _, _, ok := s.hinted(r); ok || r.URL.Query().Has("hls_ctx") {
-		return true
-	}
-	target, err := s.config.VHosts.IdentifyHTTP(r.Host, r.URL)
-	if err != nil {
-		return true // the name of no stream
-	}
-	if _, _, placed := s.config.Finder.Lookup(target.Stream); placed {
-		return false
-	}
-	_, placed := s.streamOfSegment(target.Stream)
-	return placed
-}
+func extOf(r *http.Request) string { return strings.ToLower(path.Ext(r.URL.Path)) }
 
-// streamOfSegment finds the placed stream that a segment's name starts with:
-// origins append a number behind a dash, dot or underscore.
-func (s *Server) streamOfSegment(named lb.Stream) (lb.Stream, bool) {
-	const tries = 6
-	stream := named
-	for range tries {
-		at := strings.LastIndexAny(stream.Name, "-_.")
-		if at <= 0 {
-			break
-		}
-		stream.Name = stream.Name[:at]
-		if _, _, placed := s.config.Finder.Lookup(stream); placed {
-			return stream, true
-		}
-	}
-	// Others put the segments into a folder of the stream's name.
-	if at := strings.LastIndexByte(named.App, '/'); at > 0 {
-		stream = lb.Stream{VHost: named.VHost, App: named.App[:at], Name: named.App[at+1:]}
-		if _, _, placed := s.config.Finder.Lookup(stream); placed {
-			return stream, true
-		}
-	}
-	return lb.Stream{}, false
-}
+// errBody refuses a request that announces a body.
+var errBody = errors.New("no body is taken here")
 
-// client returns the address that limits and logs count: behind a trusted proxy
-// the first entry of X-Forwarded-For, as SRS reads it.
-func (s *Server) client(r *http.Request) netip.AddrPort {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.AddrPort{}
+// turnAway refuses a request that came to no session, which would log its end.
+func (s *Server) turnAway(w *reply, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // nobody is there to hear it
 	}
-	if s.config.Trusted.Contains(peer.Addr()) {
-		first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-For"), ",")
-		if addr, err := netip.ParseAddr(strings.TrimSpace(first)); err == nil {
-			return netip.AddrPortFrom(addr.Unmap(), 0)
-		}
-	}
-	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
+	s.config.Log.InfoContext(r.Context(), "client refused", "kind", "http", "client", s.client(r), "err", err)
+	w.refuse(refusalOf(err))
 }
 
 // allowEverywhere lets pages of any site play: there are no cookies here that
@@ -259,57 +214,11 @@ func allowEverywhere(h http.Header) {
 
 func preflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
+	h.Set("Access-Control-Allow-Methods", methods)
 	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
 		h.Set("Access-Control-Allow-Headers", asked)
 	}
 	h.Set("Access-Control-Max-Age", "86400")
-	h.Set("Allow", "GET, HEAD, OPTIONS")
+	h.Set("Allow", methods)
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// refuse answers with a reason, and when to try again where that may help.
-func refuse(w http.ResponseWriter, r proxy.Refusal) {
-	body, err := json.Marshal(map[string]any{"code": r.Status, "error": r.Reason})
-	if err != nil {
-		body = nil // two plain values always marshal
-	}
-	h := w.Header()
-	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Cache-Control"} {
-		h.Del(name)
-	}
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if r.Retryable {
-		h.Set("Retry-After", "1")
-	}
-	w.WriteHeader(r.Status)
-	_, _ = w.Write(body)
-}
-
-// isStatic reports whether a path names a file of the static folder: it wins
-// over a stream of that name.
-func (s *Server) isStatic(name string) bool {
-	if s.config.Static == nil {
-		return false
-	}
-	name = strings.TrimPrefix(name, "/")
-	info, err := fs.Stat(s.config.Static, name)
-	return fs.ValidPath(name) && err == nil && info.Mode().IsRegular()
-}
-
-func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request) {
-	if s.config.Static == nil || strings.ContainsRune(r.URL.Path, 0) || slices.Contains(strings.Split(r.URL.Path, "/"), "..") {
-		refuse(w, proxy.Refusal{Status: http.StatusNotFound, Reason: "no such stream or file"})
-		return
-	}
-	// A folder is its index page and never a listing.
-	folder := path.Clean("./" + r.URL.Path)
-	if info, err := fs.Stat(s.config.Static, folder); err == nil && info.IsDir() {
-		if _, err := fs.Stat(s.config.Static, path.Join(folder, "index.html")); err != nil {
-			refuse(w, proxy.Refusal{Status: http.StatusNotFound, Reason: "no such stream or file"})
-			return
-		}
-	}
-	http.FileServerFS(s.config.Static).ServeHTTP(w, r)
 }

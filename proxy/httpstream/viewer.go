@@ -12,6 +12,12 @@ import (
 
 // viewers are the HLS sessions: HLS has none of its own, so the requests of one
 // address for one stream count as one, until they stop.
+//
+// Viewers behind one NAT are thereby one session. To tell them apart each would
+// need a name of its own in the URIs of its playlists, and then no cache between
+// us and the viewers could share a segment. What depends on sessions bears it:
+// the stream is held all the same, the bytes are counted all the same, and
+// limits see one session where there are more.
 type viewers struct {
 	hold time.Duration
 
@@ -24,76 +30,121 @@ type viewerKey struct {
 	client netip.Addr
 }
 
-// viewer is one HLS session. Guarded by viewers.mu.
+// viewer is one HLS session, or one that is being opened.
 type viewer struct {
+	key viewerKey
+
+	opened  chan struct{} // closed once the following are set
 	session proxy.Session
 	end     context.CancelFunc
-	until   time.Time
-	hold    time.Duration
+	err     error // why there is no session
+
+	// Guarded by viewers.mu.
+	requests int           // under way
+	until    time.Time     // when it is over, while there is no request
+	hold     time.Duration // after the last request
 }
 
 func newViewers(hold time.Duration) *viewers {
 	return &viewers{hold: hold, open: make(map[viewerKey]*viewer)}
 }
 
-// take returns the session of a viewer, prolonged, or nil when there is none
-// that still leads to where the stream is.
-func (v *viewers) take(key viewerKey, current func(lb.Origin) bool) proxy.Session {
-	v.mu.Lock()
-	known := v.open[key]
-	if known == nil {
-		v.mu.Unlock()
-		return nil
+// enter begins a request of a viewer; leave must follow. The session is opened
+// when there is none, or none that current says still leads to where the stream
+// is; requests that come meanwhile share it. It outlives ctx.
+func (v *viewers) enter(ctx context.Context, key viewerKey, current func(lb.Origin) bool,
+	open func(context.Context) (proxy.Session, error),
+) (*viewer, error) {
+	for {
+		w, isNew := v.join(key)
+		if isNew {
+			return w, v.fill(ctx, w, open)
+		}
+		select {
+		case <-w.opened:
+		case <-ctx.Done():
+			v.leave(w)
+			return nil, context.Cause(ctx)
+		}
+		if w.err != nil {
+			return nil, w.err
+		}
+		if w.session.Context().Err() == nil && current(w.session.Origin()) {
+			return w, nil
+		}
+		v.drop(w, nil)
 	}
-	if known.session.Context().Err() == nil && current(known.session.Origin()) {
-		known.until = time.Now().Add(known.hold)
-		v.mu.Unlock()
-		return known.session
-	}
-	delete(v.open, key)
-	v.mu.Unlock()
-	known.finish()
-	return nil
 }
 
-// put keeps a new session. Another request may have opened one meanwhile: the
-// later one replaces it.
-func (v *viewers) put(key viewerKey, session proxy.Session, end context.CancelFunc) {
+// join counts a request to the viewer of key, which may be new.
+func (v *viewers) join(key viewerKey) (w *viewer, isNew bool) {
 	v.mu.Lock()
-	old := v.open[key]
-	v.open[key] = &viewer{session: session, end: end, until: time.Now().Add(v.hold), hold: v.hold}
-	v.mu.Unlock()
-	if old != nil {
-		old.finish()
+	defer v.mu.Unlock()
+	w = v.open[key]
+	if w == nil {
+		w, isNew = &viewer{key: key, opened: make(chan struct{}), hold: v.hold}, true
+		v.open[key] = w
 	}
+	w.requests++
+	return w, isNew
+}
+
+// fill opens the session of a new viewer.
+func (v *viewers) fill(ctx context.Context, w *viewer, open func(context.Context) (proxy.Session, error)) error {
+	defer close(w.opened)
+	ctx, w.end = context.WithCancel(context.WithoutCancel(ctx))
+	w.session, w.err = open(ctx)
+	if w.err != nil {
+		v.forget(w)
+		w.end()
+	}
+	return w.err
+}
+
+// leave ends a request: from now the session's time runs.
+func (v *viewers) leave(w *viewer) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w.requests--
+	w.until = time.Now().Add(w.hold)
 }
 
 // lengthen makes a session outlive three target durations of its playlist.
-func (v *viewers) lengthen(key viewerKey, target time.Duration) {
+func (v *viewers) lengthen(w *viewer, target time.Duration) {
+	const longest = time.Hour // whatever an origin says
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if known := v.open[key]; known != nil {
-		known.hold = max(v.hold, min(3*target, time.Hour))
-		known.until = time.Now().Add(known.hold)
+	w.hold = max(v.hold, min(3*target, longest))
+}
+
+// holdOf is how long a session lasts after its last request.
+func (v *viewers) holdOf(w *viewer) time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return w.hold
+}
+
+// drop ends a session before its time; reason is as for proxy.Session.End.
+func (v *viewers) drop(w *viewer, reason error) {
+	if v.forget(w) {
+		w.finish(reason)
 	}
 }
 
-// drop ends a session that came to nothing.
-func (v *viewers) drop(key viewerKey, session proxy.Session) {
+// forget removes a viewer and reports whether it was there.
+func (v *viewers) forget(w *viewer) bool {
 	v.mu.Lock()
-	known := v.open[key]
-	if known == nil || known.session != session {
-		v.mu.Unlock()
-		return
+	defer v.mu.Unlock()
+	if v.open[w.key] != w {
+		return false
 	}
-	delete(v.open, key)
-	v.mu.Unlock()
-	known.finish()
+	delete(v.open, w.key)
+	return true
 }
 
 // finish ends the session; it knows itself why, if this peer ended it.
-func (w *viewer) finish() {
-	w.session.End(nil)
+func (w *viewer) finish(reason error) {
+	w.session.End(reason)
 	w.end()
 }
 
@@ -108,18 +159,19 @@ func (v *viewers) sweep(ctx context.Context) {
 			return
 		case now := <-ticker.C:
 			for _, over := range v.over(now) {
-				over.finish()
+				over.finish(nil)
 			}
 		}
 	}
 }
 
+// over removes and returns the viewers that are to end.
 func (v *viewers) over(now time.Time) []*viewer {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var list []*viewer
 	for key, w := range v.open {
-		if now.After(w.until) || w.session.Context().Err() != nil {
+		if w.ended() || w.requests == 0 && now.After(w.until) {
 			list = append(list, w)
 			delete(v.open, key)
 		}
@@ -127,12 +179,23 @@ func (v *viewers) over(now time.Time) []*viewer {
 	return list
 }
 
+// ended reports whether the session was ended from elsewhere.
+func (w *viewer) ended() bool {
+	select {
+	case <-w.opened:
+		return w.session.Context().Err() != nil
+	default:
+		return false
+	}
+}
+
+// endAll ends all sessions; no request may be under way.
 func (v *viewers) endAll() {
 	v.mu.Lock()
 	open := v.open
 	v.open = make(map[viewerKey]*viewer)
 	v.mu.Unlock()
 	for _, w := range open {
-		w.finish()
+		w.finish(nil)
 	}
 }

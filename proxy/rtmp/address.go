@@ -47,6 +47,6 @@ func readClientAddress(rw io.ReadWriter) (netip.Addr, io.ReadWriter, error) {
 // appendClientAddress appends the header for an address.
 func appendClientAddress(b []byte, addr netip.Addr) []byte {
 	raw := addr.Unmap().AsSlice()
-	b = binary.BigEndian.AppendUint16(append(b, addressMark), uint16(len(raw))) //nolint:gosec // 4 or 16
+	b = binary.BigEndian.AppendUint16(append(b, addressMark), uint16(len(raw)))
 	return append(b, raw...)
 }

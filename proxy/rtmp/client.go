@@ -1,6 +1,7 @@
 package rtmp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,15 +20,22 @@ type client struct {
 	conn   *wire.Conn
 	addr   netip.AddrPort // the real one
 
-	connect wire.Object    // the command object of connect
-	extra   []any          // what connect carried after it
-	prelude []wire.Command // what has to be said again at the origin
-	streams uint32         // message streams created
+	connect wire.Command // as the client said it
+	prelude []said       // what has to be said again at the origin
+	create  said         // the last createStream; zero: none was said
+	highest float64      // transaction so far
+	streams uint32       // message streams created
+}
+
+// said is a command and the message that it came in.
+type said struct {
+	command wire.Command
+	message *wire.Message
 }
 
 // start is the command that begins the media.
 type start struct {
-	command wire.Command
+	said
 	publish bool
 	target  proxy.Target
 }
@@ -44,7 +52,7 @@ const maxCommands = 64
 func (c *client) command(ctx context.Context, end time.Time) error {
 	for range maxCommands {
 		if err := c.conn.SetReadDeadline(earlier(time.Now().Add(c.server.config.StepTimeout), end)); err != nil {
-			return err //nolint:wrapcheck // the connection is gone
+			return err
 		}
 		m, err := c.conn.ReadMessage()
 		if err != nil {
@@ -55,46 +63,59 @@ func (c *client) command(ctx context.Context, end time.Time) error {
 			continue // user control, or data too early
 		}
 		if err != nil {
-			return err //nolint:wrapcheck // says what it read
+			return err
 		}
-		if c.connected() && (command.Name == "publish" || command.Name == "play") {
-			return c.begin(ctx, command)
+		if c.connected() && isStart(command.Name) {
+			return c.begin(ctx, said{command, clone(m)})
 		}
-		if err := c.answer(command); err != nil {
+		if err := c.answer(said{command, clone(m)}); err != nil {
 			return fmt.Errorf("answer %.40q: %w", command.Name, err)
 		}
 	}
 	return errTalkative
 }
 
-func (c *client) connected() bool { return c.connect.Props != nil }
+// isStart tells the commands that begin the media.
+func isStart(name string) bool { return name == "publish" || name == "play" }
+
+// clone copies a message that has to outlive the next.
+func clone(m *wire.Message) *wire.Message {
+	kept := *m
+	kept.Body = bytes.Clone(m.Body)
+	return &kept
+}
+
+func (c *client) connected() bool { return c.connect.Name != "" }
 
 // answer answers one command other than publish and play.
-func (c *client) answer(command wire.Command) error {
+func (c *client) answer(s said) error {
+	command := s.command
 	if !c.connected() && command.Name != "connect" {
 		return errNotConnected
 	}
+	c.highest = max(c.highest, command.Transaction, 1)
 	result := wire.Command{Name: "_result", Transaction: command.Transaction, AMF3: command.AMF3}
 	switch command.Name {
 	case "connect":
 		return c.answerConnect(command)
 	case "createStream":
+		c.create = s
 		c.streams++
 		result.Args = []any{float64(c.streams)}
 	case "releaseStream", "FCPublish", "FCSubscribe":
-		c.prelude = append(c.prelude, command)
+		c.prelude = append(c.prelude, s)
 		result.Args = []any{wire.Undefined{}}
 	case "getStreamLength":
 		result.Args = []any{0.0} // live
 	case "deleteStream", "closeStream", "FCUnpublish":
 		return nil // nothing was started
 	default: // _checkbw and what else clients try
-		if command.Transaction == 0 {
-			return nil
-		}
 		result.Args = []any{wire.Undefined{}}
 	}
-	return c.conn.Send(result.Message(wire.CSIDCommand)) //nolint:wrapcheck // wrapped by the caller
+	if command.Transaction == 0 && command.Name != "createStream" {
+		return nil // it asks for no answer
+	}
+	return c.conn.Send(result.Message(wire.CSIDCommand))
 }
 
 // answerConnect accepts the connection. The origin is not known before publish
@@ -105,13 +126,13 @@ func (c *client) answerConnect(command wire.Command) error {
 	if !ok || object.Text("app") == "" && object.Text("tcUrl") == "" {
 		return fmt.Errorf("%w: connect names no app", proxy.ErrStreamName)
 	}
-	c.connect, c.extra = object, command.Args
+	c.connect = command
 	encoding, ok := object.Get("objectEncoding").(float64)
 	if !ok {
 		encoding = 0
 	}
 	if err := c.conn.Announce(true); err != nil {
-		return err //nolint:wrapcheck // wrapped by the caller
+		return err
 	}
 	result := wire.Command{
 		Name: "_result", Transaction: command.Transaction,
@@ -128,51 +149,69 @@ func (c *client) answerConnect(command wire.Command) error {
 			{Name: "objectEncoding", Value: encoding},
 		}}},
 	}
-	return c.conn.Send(result.Message(wire.CSIDCommand)) //nolint:wrapcheck // wrapped by the caller
+	return c.conn.Send(result.Message(wire.CSIDCommand))
+}
+
+// connectObject is the command object of connect.
+func (c *client) connectObject() wire.Object {
+	object, _ := c.connect.Object.(wire.Object)
+	return object
+}
+
+// identify tells which stream a publish or play is about.
+func (c *client) identify(command wire.Command) (proxy.Target, error) {
+	object := c.connectObject()
+	return c.server.config.VHosts.IdentifyRTMP(object.Text("tcUrl"), object.Text("app"), command.Text(0))
 }
 
 // begin opens the route and serves the media until either side ends it.
-func (c *client) begin(ctx context.Context, command wire.Command) error {
-	s := start{command: command, publish: command.Name == "publish"}
-	mark, _ := c.connect.Get(proxy.HopProperty).(string)
-	var session proxy.Session
-	err := proxy.CheckHops(mark, c.server.config.NodeID)
-	if err == nil {
-		s.target, err = c.server.config.VHosts.IdentifyRTMP(c.connect.Text("tcUrl"), c.connect.Text("app"), command.Text(0))
-	}
-	if err == nil {
-		session, err = c.server.config.Opener.Open(ctx, proxy.Request{
-			Stream: s.target.Stream, Protocol: lb.RTMP, Kind: "rtmp", Publish: s.publish, Client: c.addr,
-		})
-	}
+func (c *client) begin(ctx context.Context, first said) error {
+	s := start{said: first, publish: first.command.Name == "publish"}
+	session, err := c.open(ctx, &s)
 	if err != nil {
 		c.refuse(s, refusalStatus(s, proxy.RefusalOf(err).Reason))
-		return err //nolint:wrapcheck // the router says what it did
+		return err
 	}
-	session.End(c.serve(session, s))
-	return nil // the session has logged its end
+	session.End(c.serve(session.Context(), session, s)) //nolint:contextcheck // the session's context comes from ctx
+	return nil                                          // the session has logged its end
 }
 
-// serve connects to the origin and relays.
-func (c *client) serve(session proxy.Session, s start) error {
-	ctx := session.Context()
-	defer context.AfterFunc(ctx, func() { // wakes whichever read waits
-		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
-	})()
-	up, err := c.openUpstream(session, s)
+// open finds out which stream it is and admits the client to it.
+func (c *client) open(ctx context.Context, s *start) (proxy.Session, error) {
+	mark, _ := c.connectObject().Get(proxy.HopProperty).(string)
+	if err := proxy.CheckHops(mark, c.server.config.NodeID); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.target, err = c.identify(s.command); err != nil {
+		return nil, err
+	}
+	return c.server.config.Opener.Open(ctx, proxy.Request{
+		Stream: s.target.Stream, Protocol: lb.RTMP, Kind: "rtmp", Publish: s.publish, Client: c.addr,
+	})
+}
+
+// serve connects to the origin, relays, and tells the client why it ended.
+func (c *client) serve(ctx context.Context, session proxy.Session, s start) error {
+	defer context.AfterFunc(ctx, func() { c.conn.StopReading(time.Now()) })()
+	up, err := c.openUpstream(ctx, session, s)
 	if err != nil {
+		err = cause(ctx, err)
 		c.refuse(s, statusOf(s, err))
-		return cause(ctx, err)
+		return err
 	}
 	defer up.conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = up.conn.SetReadDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { up.conn.StopReading(time.Now()) })()
 	r := newRelay(c, up, session, s)
 	err = cause(ctx, r.run())
-	if ctx.Err() != nil || !r.answered() || !s.publish && !errors.Is(err, errClientGone) {
-		c.refuse(s, statusOf(s, err))
-	}
-	if errors.Is(err, errClientGone) {
+	switch {
+	case errors.Is(err, errClientLeft):
 		return nil
+	case errors.Is(err, proxy.ErrSlow): // it would not read the reason either
+	case r.clientKnows(err):
+		c.linger()
+	default:
+		c.refuse(s, statusOf(s, err))
 	}
 	return err
 }
@@ -186,30 +225,24 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// refuse tells the client why it gets no media, and lets it read that: closing
-// with unread bytes would reset the connection and lose the status.
+// refuse tells the client why it gets no media.
 func (c *client) refuse(s start, info wire.Object) {
-	const patience = 2 * time.Second
-	_ = c.conn.SetDeadline(time.Now().Add(patience))
 	status := wire.Command{Name: "onStatus", StreamID: s.command.StreamID, Args: []any{info}, AMF3: s.command.AMF3}
-	if c.conn.Send(status.Message(wire.CSIDStatus)) != nil {
-		return
+	if c.conn.Send(status.Message(wire.CSIDStatus)) == nil {
+		c.linger()
 	}
-	tcp, ok := proxy.TCPConn(c.conn.Conn)
-	if !ok || tcp.CloseWrite() != nil {
-		return
-	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
-	_, _ = io.CopyN(io.Discard, tcp, 1<<20)
 }
 
-// refusalStatus is the status of a refusal by this peer.
-func refusalStatus(s start, reason string) wire.Object {
-	code := "NetStream.Play.Failed"
-	if s.publish {
-		code = "NetStream.Publish.Rejected"
+// linger ends the connection and lets the client read what was said last:
+// closing with unread bytes would reset it and lose that.
+func (c *client) linger() {
+	const (
+		patience = 2 * time.Second
+		most     = 1 << 20 // bytes that an encoder may have sent meanwhile
+	)
+	tcp, ok := proxy.TCPConn(c.conn.Conn)
+	if !ok || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(patience)) != nil {
+		return
 	}
-	return wire.Object{Props: []wire.Property{
-		{Name: "level", Value: "error"}, {Name: "code", Value: code}, {Name: "description", Value: reason},
-	}}
+	_, _ = io.CopyN(io.Discard, tcp, most) // until the client closes
 }

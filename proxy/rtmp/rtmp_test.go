@@ -70,7 +70,7 @@ func start(t *testing.T, script origintest.Script, change func(*rtmp.Config)) *p
 	p.router = proxy.NewRouter(p.balancer, proxy.RouterConfig{Log: log, PlaceTimeout: 500 * time.Millisecond})
 	config := rtmp.Config{
 		Opener: p.router, Log: log, NodeID: "n1", StepTimeout: 300 * time.Millisecond,
-		WriteTimeout: time.Second, Registered: func(addr string) (lb.OriginID, bool) { return "o", addr == p.origin.RTMP() },
+		WriteTimeout: time.Second, Registered: func(addr string) (lb.Origin, bool) { return o, addr == p.origin.RTMP() },
 	}
 	if change != nil {
 		change(&config)

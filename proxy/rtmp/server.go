@@ -26,11 +26,12 @@ type Config struct {
 	NodeID  string         // of this peer, in the hop mark
 	Log     *slog.Logger   // default: none
 
-	// Registered returns the RTMP address of a registered origin for one that
-	// an origin redirects to; ok is false for any other. Default: none is.
-	Registered func(addr string) (lb.OriginID, bool)
-	// TellClient sends the client's address to the origin in an F3 header.
-	TellClient bool
+	// Registered returns the origin that serves RTMP at an address to which
+	// another redirects; ok is false for any other address. Default: none is.
+	Registered func(addr string) (origin lb.Origin, ok bool)
+	// TellClient says to which origins the client's address is sent, in an F3
+	// header before the handshake. Default: to none.
+	TellClient func(origin lb.Origin) bool
 
 	StepTimeout  time.Duration // for each step until publish or play; default 10 s
 	SetupTimeout time.Duration // for all of them; default 30 s
@@ -49,7 +50,10 @@ func NewServer(config Config) *Server {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	if config.Registered == nil {
-		config.Registered = func(string) (lb.OriginID, bool) { return "", false }
+		config.Registered = func(string) (lb.Origin, bool) { return lb.Origin{}, false }
+	}
+	if config.TellClient == nil {
+		config.TellClient = func(lb.Origin) bool { return false }
 	}
 	for timeout, standard := range map[*time.Duration]time.Duration{
 		&config.StepTimeout: 10 * time.Second, &config.SetupTimeout: 30 * time.Second,
@@ -73,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			return err //nolint:wrapcheck // the listener names itself
+			return err
 		}
 		clients.Go(func() { s.serve(ctx, conn) })
 	}
@@ -96,7 +100,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 // accept does the handshake.
 func (s *Server) accept(conn net.Conn, end time.Time) (*client, error) {
 	if err := conn.SetDeadline(earlier(time.Now().Add(s.config.StepTimeout), end)); err != nil {
-		return nil, err //nolint:wrapcheck // the connection is gone
+		return nil, err
 	}
 	peer := proxy.AddrPortOf(conn.RemoteAddr())
 	told, rw, err := readClientAddress(conn)
@@ -107,12 +111,14 @@ func (s *Server) accept(conn net.Conn, end time.Time) (*client, error) {
 		peer = netip.AddrPortFrom(told, 0)
 	}
 	if err := wire.Accept(rw); err != nil {
-		return nil, err //nolint:wrapcheck // says which step it was
+		return nil, err
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return nil, err //nolint:wrapcheck // the connection is gone
+		return nil, err
 	}
-	return &client{server: s, conn: wire.NewConn(conn, s.config.WriteTimeout), addr: peer}, nil
+	c := &client{server: s, conn: wire.NewConn(conn, s.config.WriteTimeout), addr: peer}
+	c.conn.SetLimit(wire.MaxCommand)
+	return c, nil
 }
 
 func earlier(a, b time.Time) time.Time {

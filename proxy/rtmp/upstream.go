@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"srsx/lb"
 	"srsx/proxy"
 	"srsx/proxy/rtmp/wire"
 )
@@ -18,8 +19,8 @@ import (
 type upstream struct {
 	conn     *wire.Conn
 	streamID uint32
-	// unanswered are transactions of ours whose answers may still come and
-	// mean nothing to the client.
+	// unanswered are transactions that this peer has answered to the client:
+	// the origin's answers to them may still come.
 	unanswered []float64
 }
 
@@ -30,41 +31,66 @@ func (e refusedError) Error() string {
 	return fmt.Sprintf("origin refused connect: %s %s", e.info.Text("code"), e.info.Text("description"))
 }
 
+// handshakeError means that an origin took the connection and does not speak
+// RTMP on it: it hangs, is at its limit, or is something else.
+type handshakeError struct{ error }
+
+func (e handshakeError) Unwrap() error { return e.error }
+
 var (
 	errRedirect  = errors.New("origin redirects to an address that is no registered origin")
+	errRedirects = errors.New("origin redirects in a circle")
 	errSilent    = errors.New("origin closed the connection without a word")
 	errNoStream  = errors.New("origin refused createStream")
-	errRedirects = errors.New("origin redirects in a circle")
 )
 
-// maxRedirects is how many 302 a session follows.
-const maxRedirects = 2
+const (
+	maxRedirects = 2 // that a session follows
+	maxOrigins   = 3 // that a session tries
+)
 
-// openUpstream connects to the origin, following its redirects, and says there
-// what the client said here.
-func (c *client) openUpstream(session proxy.Session, s start) (*upstream, error) {
-	ctx := session.Context()
-	conn, err := session.Dial(ctx)
-	if err != nil {
-		return nil, err //nolint:wrapcheck // says what it dialed
-	}
-	for range maxRedirects + 1 {
-		up, err := c.greet(ctx, conn, s)
-		if err == nil {
-			return up, nil
-		}
-		_ = conn.Close()
-		var refused refusedError
-		if !errors.As(err, &refused) {
+// openUpstream connects to the origin and says there what the client said here.
+// An origin that accepts and then hangs or hangs up counts as unreachable.
+func (c *client) openUpstream(ctx context.Context, session proxy.Session, s start) (*upstream, error) {
+	for tried := 1; ; tried++ {
+		conn, err := session.Dial(ctx)
+		if err != nil {
 			return nil, err
 		}
+		up, err := c.greet(ctx, conn, session.Origin(), s)
+		var refused refusedError
+		var mute handshakeError
+		switch {
+		case errors.As(err, &refused):
+			return c.followRedirects(ctx, refused, s)
+		case errors.As(err, &mute) && ctx.Err() == nil && tried < maxOrigins:
+			if unreachable := session.Unreachable(ctx, err); unreachable != nil {
+				return nil, unreachable
+			}
+		default:
+			return up, err
+		}
+	}
+}
+
+// followRedirects goes where the origin's refusal sends it, or returns that.
+func (c *client) followRedirects(ctx context.Context, refused refusedError, s start) (*upstream, error) {
+	for range maxRedirects {
 		to := redirectOf(refused.info)
 		if to == "" {
+			return nil, refused
+		}
+		conn, origin, err := c.follow(ctx, to)
+		if err != nil {
 			return nil, err
 		}
-		if conn, err = c.follow(ctx, to); err != nil {
-			return nil, err
+		up, err := c.greet(ctx, conn, origin, s)
+		if !errors.As(err, &refused) {
+			return up, err
 		}
+	}
+	if redirectOf(refused.info) == "" {
+		return nil, refused
 	}
 	return nil, errRedirects
 }
@@ -88,45 +114,56 @@ func redirectOf(info wire.Object) string {
 
 // follow dials the address of a redirect, if it is an origin's: any other would
 // let an origin point this peer wherever it likes.
-func (c *client) follow(ctx context.Context, addr string) (net.Conn, error) {
-	if _, ok := c.server.config.Registered(addr); !ok {
-		return nil, errRedirect
+func (c *client) follow(ctx context.Context, addr string) (net.Conn, lb.Origin, error) {
+	origin, ok := c.server.config.Registered(addr)
+	if !ok {
+		return nil, lb.Origin{}, errRedirect
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.server.config.StepTimeout)
 	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("follow redirect: %w", err)
+		return nil, lb.Origin{}, fmt.Errorf("follow redirect: %w", err)
 	}
-	return conn, nil
+	return conn, origin, nil
 }
 
-// greet does everything up to publish or play on a connection to an origin.
-func (c *client) greet(ctx context.Context, conn net.Conn, s start) (*upstream, error) {
+// greet does everything up to publish or play on a connection to an origin. It
+// closes the connection when that fails.
+func (c *client) greet(ctx context.Context, conn net.Conn, origin lb.Origin, s start) (up *upstream, err error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
 	if err := conn.SetDeadline(time.Now().Add(c.server.config.StepTimeout)); err != nil {
 		return nil, fmt.Errorf("reach origin: %w", err)
 	}
-	if c.server.config.TellClient {
+	if c.server.config.TellClient(origin) {
 		if _, err := conn.Write(appendClientAddress(nil, c.addr.Addr())); err != nil {
-			return nil, fmt.Errorf("tell origin the client's address: %w", err)
+			return nil, handshakeError{fmt.Errorf("tell origin the client's address: %w", err)}
 		}
 	}
 	if err := wire.Connect(conn); err != nil {
-		return nil, fmt.Errorf("handshake with origin: %w", err)
+		return nil, handshakeError{fmt.Errorf("handshake with origin: %w", unexpected(err))}
 	}
-	up := &upstream{conn: wire.NewConn(conn, c.server.config.WriteTimeout)}
-	if err := up.connect(c.connect, c.extra, c.server.config.NodeID); err != nil {
-		return nil, err
+	up = &upstream{conn: wire.NewConn(conn, c.server.config.WriteTimeout)}
+	for _, step := range []struct {
+		name string
+		do   func(*client) error
+	}{{"connect", up.connect}, {"createStream", up.createStream}} {
+		if err := step.do(c); err != nil {
+			return nil, fmt.Errorf("%s at origin: %w", step.name, err)
+		}
 	}
-	if err := up.createStream(c.prelude); err != nil {
-		return nil, err
+	first := *s.message
+	if first.StreamID != 0 { // some encoders publish on the connection itself
+		first.StreamID = up.streamID
 	}
-	command := s.command
-	command.StreamID = up.streamID
-	if err := up.conn.Send(command.Message(wire.CSIDStatus)); err != nil {
-		return nil, fmt.Errorf("%s at origin: %w", command.Name, err)
+	if err := up.conn.Send(&first); err != nil {
+		return nil, fmt.Errorf("%s at origin: %w", s.command.Name, err)
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("reach origin: %w", err)
@@ -134,21 +171,31 @@ func (c *client) greet(ctx context.Context, conn net.Conn, s start) (*upstream, 
 	return up, nil
 }
 
+// unexpected keeps the end of an origin's connection from being taken for that
+// of a client that was done.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errSilent
+	}
+	return err
+}
+
 // connect says the client's own connect, with the hop mark.
-func (u *upstream) connect(object wire.Object, extra []any, nodeID string) error {
+func (u *upstream) connect(c *client) error {
+	command, object := c.connect, c.connectObject()
 	object.Props = slices.Clone(object.Props)
 	mark, _ := object.Get(proxy.HopProperty).(string)
-	object.Set(proxy.HopProperty, proxy.AppendHop(mark, nodeID))
-	command := wire.Command{Name: "connect", Transaction: 1, Object: object, Args: extra}
+	object.Set(proxy.HopProperty, proxy.AppendHop(mark, c.server.config.NodeID))
+	command.Transaction, command.Object = 1, object
 	if err := u.conn.Announce(false); err != nil {
-		return fmt.Errorf("connect at origin: %w", err)
+		return err
 	}
 	if err := u.conn.Send(command.Message(wire.CSIDCommand)); err != nil {
-		return fmt.Errorf("connect at origin: %w", err)
+		return err
 	}
-	answer, err := u.await(1)
+	answer, err := u.await(command.Transaction)
 	if err != nil {
-		return fmt.Errorf("connect at origin: %w", err)
+		return err
 	}
 	if answer.Name == "_error" {
 		return refusedError{info: answer.Info(0)}
@@ -158,53 +205,59 @@ func (u *upstream) connect(object wire.Object, extra []any, nodeID string) error
 
 // createStream repeats what the client said before its stream was created, and
 // creates one here. One flush for all: nothing of it needs an answer first.
-func (u *upstream) createStream(prelude []wire.Command) error {
-	transaction := 1.0
-	for _, command := range prelude {
-		transaction++
-		command.Transaction = transaction
-		u.unanswered = append(u.unanswered, transaction)
-		if err := u.conn.WriteMessage(command.Message(wire.CSIDCommand)); err != nil {
-			return fmt.Errorf("%s at origin: %w", command.Name, err)
+func (u *upstream) createStream(c *client) error {
+	for _, s := range c.prelude {
+		u.unanswered = append(u.unanswered, s.command.Transaction)
+		if err := u.conn.WriteMessage(s.message); err != nil {
+			return err
 		}
 	}
-	transaction++
-	create := wire.Command{Name: "createStream", Transaction: transaction}
-	if err := u.conn.Send(create.Message(wire.CSIDCommand)); err != nil {
-		return fmt.Errorf("createStream at origin: %w", err)
+	create := c.create
+	if transaction := create.command.Transaction; transaction == 0 || slices.Contains(u.unanswered, transaction) {
+		// It was never said, or in a way that its answer could not be told.
+		create.command = wire.Command{Name: "createStream", Transaction: c.highest + 1}
+		create.message = create.command.Message(wire.CSIDCommand)
 	}
-	answer, err := u.await(transaction)
+	if err := u.conn.Send(create.message); err != nil {
+		return err
+	}
+	answer, err := u.await(create.command.Transaction)
 	if err != nil {
-		return fmt.Errorf("createStream at origin: %w", err)
+		return err
 	}
-	if answer.Name == "_error" || len(answer.Args) == 0 {
+	id, ok := streamOf(answer)
+	if !ok {
 		return errNoStream
 	}
-	id, ok := answer.Args[0].(float64)
-	if !ok || id < 0 || id > 1<<31 {
-		return errNoStream
-	}
-	u.streamID = uint32(id)
+	u.streamID = id
 	return nil
 }
 
-// await reads until the answer to a transaction comes. A close of the
-// connection by the origin counts as an answer to it.
+// streamOf reads the answer to createStream; ok is false when it is a refusal.
+func streamOf(answer wire.Command) (id uint32, ok bool) {
+	if answer.Name != "_result" || len(answer.Args) == 0 {
+		return 0, false
+	}
+	n, ok := answer.Args[0].(float64)
+	if !ok || !(n >= 0 && n <= 1<<31) {
+		return 0, false
+	}
+	return uint32(n), true
+}
+
+// await reads until the answer to a transaction comes.
 func (u *upstream) await(transaction float64) (wire.Command, error) {
 	for {
 		m, err := u.conn.ReadMessage()
 		if err != nil {
-			return wire.Command{}, fmt.Errorf("await answer: %w", err)
+			return wire.Command{}, fmt.Errorf("await answer: %w", unexpected(err))
+		}
+		if !isAnswer(wire.CommandName(m)) {
+			continue
 		}
 		command, err := wire.ParseCommand(m)
-		if errors.Is(err, wire.ErrNotCommand) {
-			continue
-		}
 		if err != nil {
-			return wire.Command{}, err //nolint:wrapcheck // says what it read
-		}
-		if command.Name != "_result" && command.Name != "_error" {
-			continue
+			return wire.Command{}, err
 		}
 		if command.Transaction == transaction {
 			return command, nil
@@ -213,7 +266,10 @@ func (u *upstream) await(transaction float64) (wire.Command, error) {
 	}
 }
 
-// forget reports whether an answer belongs to what was said for the client.
+// isAnswer tells the commands that answer one.
+func isAnswer(name string) bool { return name == "_result" || name == "_error" }
+
+// forget reports whether an answer belongs to what this peer has answered.
 func (u *upstream) forget(transaction float64) bool {
 	i := slices.Index(u.unanswered, transaction)
 	if i < 0 {
@@ -221,27 +277,4 @@ func (u *upstream) forget(transaction float64) bool {
 	}
 	u.unanswered = slices.Delete(u.unanswered, i, i+1)
 	return true
-}
-
-// statusOf puts the end of a session, or the failure to start one, into a
-// status for the client.
-func statusOf(s start, err error) wire.Object {
-	var refused refusedError
-	switch {
-	case errors.As(err, &refused):
-		info := refusalStatus(s, refused.info.Text("description"))
-		if code := refused.info.Text("code"); code != "" {
-			info.Set("code", code)
-		}
-		return info
-	case errors.Is(err, io.EOF) && !s.publish:
-		info := refusalStatus(s, "the stream has ended at its origin")
-		info.Set("level", "status")
-		info.Set("code", "NetStream.Play.UnpublishNotify")
-		return info
-	case errors.Is(err, errRedirect), errors.Is(err, errSilent), errors.Is(err, errRedirects), errors.Is(err, errNoStream):
-		return refusalStatus(s, err.Error())
-	default:
-		return refusalStatus(s, proxy.RefusalOf(err).Reason)
-	}
 }

@@ -57,7 +57,11 @@ func (o *Origin) media(w http.ResponseWriter, r *http.Request) {
 	key, ext := splitPath(r.URL.Path)
 	switch ext {
 	case ".flv":
-		o.live(w, r, key, "video/x-flv")
+		o.live(w, r, key, flvType)
+	case ".mp3":
+		o.live(w, r, key, "audio/mp3")
+	case ".aac":
+		o.live(w, r, key, "audio/x-aac")
 	case ".ts":
 		if stream, n, ok := segmentOf(key); ok && o.Publishing(stream) {
 			w.Header().Set("Content-Type", "video/MP2T")
@@ -92,8 +96,11 @@ func segmentOf(key string) (stream string, n int, ok bool) {
 	return key[:i], n, err == nil
 }
 
-// live sends a published stream as it comes: FLV, or TS packets of which each
-// carries its number. An unpublished one is not found.
+const flvType = "video/x-flv"
+
+// live sends a published stream as it comes: FLV, or for every other type the
+// packets of [Segment], of which each carries its number. An unpublished one is
+// not found.
 func (o *Origin) live(w http.ResponseWriter, r *http.Request, key, kind string) {
 	if !o.Publishing(key) {
 		http.NotFound(w, r)
@@ -107,7 +114,7 @@ func (o *Origin) live(w http.ResponseWriter, r *http.Request, key, kind string) 
 	defer leave()
 	control := http.NewResponseController(w)
 	var out []byte
-	if kind == "video/x-flv" {
+	if kind == flvType {
 		out = mediatest.FLVHeader()
 	}
 	for n := uint32(0); ; n++ {
@@ -118,7 +125,7 @@ func (o *Origin) live(w http.ResponseWriter, r *http.Request, key, kind string) 
 			if !ok {
 				return
 			}
-			if kind == "video/x-flv" {
+			if kind == flvType {
 				out = mediatest.AppendTag(out, t)
 			} else {
 				out = append(out, packet(key, n)...)

@@ -21,6 +21,8 @@ parts='
 /sbin/ip                             iproute2
 /bin/ping                            iputils-ping
 /usr/bin/chromium                    chromium
+/usr/bin/curl                        curl
+/usr/bin/pgrep                       procps
 /usr/bin/obs                         obs-studio
 /usr/bin/Xvfb                        xvfb
 /usr/lib/*/dri/swrast_dri.so         libgl1-mesa-dri

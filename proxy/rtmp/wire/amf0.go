@@ -26,11 +26,13 @@ const (
 	markerObject      = 0x03
 	markerNull        = 0x05
 	markerUndefined   = 0x06
+	markerReference   = 0x07
 	markerECMAArray   = 0x08
 	markerObjectEnd   = 0x09
 	markerStrictArray = 0x0a
 	markerDate        = 0x0b
 	markerLongString  = 0x0c
+	markerUnsupported = 0x0d
 	markerXML         = 0x0f
 	markerTypedObject = 0x10
 	markerAVMPlus     = 0x11
@@ -41,6 +43,10 @@ const (
 type (
 	// Undefined is AMF0's undefined.
 	Undefined struct{}
+	// Unsupported stands for what a peer could not put into AMF0.
+	Unsupported struct{}
+	// Reference is an object that came before, by its number in the message.
+	Reference uint16
 	// Property is one named value of an object.
 	Property struct {
 		Name  string
@@ -173,6 +179,11 @@ func (r *amfReader) value(depth int) (any, error) {
 		return nil, nil //nolint:nilnil // null is a value
 	case markerUndefined:
 		return Undefined{}, nil
+	case markerUnsupported:
+		return Unsupported{}, nil
+	case markerReference:
+		n, err := r.length(2)
+		return Reference(n), err
 	case markerAVMPlus:
 		rest := Raw(append([]byte{markerAVMPlus}, r.b...))
 		r.b = nil
@@ -208,7 +219,7 @@ func (r *amfReader) compound(marker byte, depth int) (any, error) {
 			return nil, err
 		}
 		zone, err := r.length(2)
-		return Date{millis, int16(uint16(zone))}, err //nolint:gosec // two's complement on the wire
+		return Date{millis, int16(uint16(zone))}, err
 	default:
 		return nil, fmt.Errorf("%w: 0x%02x", ErrAMFMarker, marker)
 	}
@@ -287,15 +298,19 @@ func appendValue(b []byte, v any) []byte {
 		}
 		return appendProperties(append(b, markerObject), v.Props)
 	case ECMAArray:
-		return appendProperties(binary.BigEndian.AppendUint32(append(b, markerECMAArray), uint32(len(v))), v) //nolint:gosec // bounded by the message
+		return appendProperties(binary.BigEndian.AppendUint32(append(b, markerECMAArray), uint32(len(v))), v)
 	case StrictArray:
-		b = binary.BigEndian.AppendUint32(append(b, markerStrictArray), uint32(len(v))) //nolint:gosec // bounded by the message
+		b = binary.BigEndian.AppendUint32(append(b, markerStrictArray), uint32(len(v)))
 		return AppendAMF0(b, v...)
 	case Date:
 		b = binary.BigEndian.AppendUint64(append(b, markerDate), math.Float64bits(v.Millis))
-		return binary.BigEndian.AppendUint16(b, uint16(v.Zone)) //nolint:gosec // two's complement on the wire
+		return binary.BigEndian.AppendUint16(b, uint16(v.Zone))
 	case Raw:
 		return append(b, v...)
+	case Reference:
+		return binary.BigEndian.AppendUint16(append(b, markerReference), uint16(v))
+	case Unsupported:
+		return append(b, markerUnsupported)
 	default:
 		return append(b, markerUndefined)
 	}
@@ -303,11 +318,11 @@ func appendValue(b []byte, v any) []byte {
 
 func appendText(b []byte, s string) []byte {
 	s = s[:min(len(s), math.MaxUint16)]
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...) //nolint:gosec // cut to fit above
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
 func appendLong(b []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...) //nolint:gosec // bounded by the message
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
 }
 
 func appendProperties(b []byte, props []Property) []byte {

@@ -15,17 +15,17 @@ var (
 	ErrChunkSize    = errors.New("chunk size out of range")
 	ErrChunkStreams = errors.New("too many chunk streams")
 	ErrFirstChunk   = errors.New("chunk stream starts without a full header")
-	ErrMessageSize  = errors.New("message too large")
+	ErrMessageSize  = errors.New("message is too large")
 	ErrInterleaved  = errors.New("message starts before the last one on its chunk stream is complete")
 )
 
 // The bounds of what one connection may claim.
 const (
-	MaxMessage       = 16 << 20 // bytes: what the length field can say
-	maxChunkStreams  = 256      // peers use fewer than ten
-	maxPartial       = 20 << 20 // bytes in incomplete messages
-	keepBuffer       = 256 << 10
-	defaultChunkSize = 128
+	MaxMessage       = 1<<24 - 1 // bytes: what the length field can say
+	maxChunkStreams  = 256       // peers use fewer than ten
+	maxPartial       = 20 << 20  // bytes in incomplete messages
+	keepBuffer       = 256 << 10 // bytes: most frames fit
+	defaultChunkSize = 128       // bytes
 	extended         = 0xffffff
 )
 
@@ -40,28 +40,35 @@ type Message struct {
 
 // chunkStream is what later chunks of a stream leave out.
 type chunkStream struct {
-	message  Message
-	delta    uint32
+	message  Message // the body is what has come of it so far
 	length   int
-	extValue uint32 // the extended timestamp field of the last header
-	extended bool
-	started  bool // a full header was seen
+	delta    uint32 // what a message that repeats the header adds
+	field    uint32 // the extended timestamp of the last header
+	extended bool   // it had one
+	absolute bool   // it was of format 0
+	started  bool   // there was one
 }
 
 // Reader reads messages from chunks. It is not safe for concurrent use.
 type Reader struct {
 	r         *bufio.Reader
+	limit     int // bytes of a message
 	chunkSize int
 	streams   map[uint32]*chunkStream
-	last      *chunkStream
-	partial   int    // bytes in incomplete messages
-	total     uint64 // bytes read, for acknowledgements
+	message   Message // the last one returned
+	spare     []byte  // the buffer of one before that
+	partial   int     // bytes in incomplete messages
+	total     uint64  // bytes read, for acknowledgements
 }
 
 // NewReader returns a reader with the protocol's first chunk size.
 func NewReader(r *bufio.Reader) *Reader {
-	return &Reader{r: r, chunkSize: defaultChunkSize, streams: make(map[uint32]*chunkStream)}
+	return &Reader{r: r, limit: MaxMessage, chunkSize: defaultChunkSize, streams: make(map[uint32]*chunkStream)}
 }
+
+// SetLimit bounds the messages from now on, in bytes. A longer one is
+// ErrMessageSize as soon as it is announced.
+func (r *Reader) SetLimit(n int) { r.limit = min(n, MaxMessage) }
 
 // SetChunkSize follows the peer's Set Chunk Size.
 func (r *Reader) SetChunkSize(n uint32) error {
@@ -76,7 +83,7 @@ func (r *Reader) SetChunkSize(n uint32) error {
 func (r *Reader) Abort(csid uint32) {
 	if cs := r.streams[csid]; cs != nil {
 		r.partial -= len(cs.message.Body)
-		cs.message.Body = cs.message.Body[:0]
+		cs.message.Body = nil
 	}
 }
 
@@ -86,16 +93,13 @@ func (r *Reader) Total() uint64 { return r.total }
 // Buffered returns how many bytes are there to read without waiting.
 func (r *Reader) Buffered() int { return r.r.Buffered() }
 
-// Read returns the next complete message. Its body is valid until the next
-// call.
+// Read returns the next complete message. It is the caller's to change, and
+// valid until the next call.
 func (r *Reader) Read() (*Message, error) {
-	if r.last != nil { // the message of the last call was taken
-		if cap(r.last.message.Body) > keepBuffer {
-			r.last.message.Body = nil
-		}
-		r.last.message.Body = r.last.message.Body[:0]
-		r.last = nil
+	if n := cap(r.message.Body); n > cap(r.spare) && n <= keepBuffer {
+		r.spare = r.message.Body[:0]
 	}
+	r.message.Body = nil
 	for {
 		cs, err := r.chunk()
 		if err != nil {
@@ -103,8 +107,8 @@ func (r *Reader) Read() (*Message, error) {
 		}
 		if len(cs.message.Body) == cs.length {
 			r.partial -= cs.length
-			r.last = cs
-			return &cs.message, nil
+			r.message, cs.message.Body = cs.message, nil
+			return &r.message, nil
 		}
 	}
 }
@@ -128,21 +132,21 @@ func (r *Reader) chunk() (*chunkStream, error) {
 	if !cs.started && format != 0 && format != 1 { // librtmp starts some with format 1
 		return nil, ErrFirstChunk
 	}
-	fresh := len(cs.message.Body) == 0
-	if format != 3 && !fresh {
-		return nil, ErrInterleaved
+	if format == 3 {
+		err = r.repeatHeader(cs)
+	} else {
+		err = r.messageHeader(cs, format)
 	}
-	if err := r.messageHeader(cs, format, fresh); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	cs.started = true
 	return cs, r.payload(cs)
 }
 
 func (r *Reader) basicHeader() (format byte, csid uint32, err error) {
 	b, err := r.r.ReadByte()
 	if err != nil {
-		return 0, 0, err //nolint:wrapcheck // io.EOF between chunks is the end
+		return 0, 0, err
 	}
 	r.total++
 	format, csid = b>>6, uint32(b&0x3f)
@@ -156,9 +160,10 @@ func (r *Reader) basicHeader() (format byte, csid uint32, err error) {
 	return format, 64 + uint32(more[0]) + uint32(more[1])<<8, nil
 }
 
-func (r *Reader) messageHeader(cs *chunkStream, format byte, fresh bool) error { //nolint:revive // fresh is the state of the stream
-	if format == 3 {
-		return r.repeatHeader(cs, fresh)
+// messageHeader reads a header of format 0, 1 or 2, which starts a message.
+func (r *Reader) messageHeader(cs *chunkStream, format byte) error {
+	if len(cs.message.Body) > 0 {
+		return ErrInterleaved
 	}
 	var h [11]byte
 	size := [...]int{11, 7, 3}[format]
@@ -177,31 +182,57 @@ func (r *Reader) messageHeader(cs *chunkStream, format byte, fresh bool) error {
 			return err
 		}
 		stamp = binary.BigEndian.Uint32(h[:])
-		cs.extValue = stamp
+		cs.field = stamp
 	}
-	if format == 0 {
-		cs.message.Timestamp, cs.delta = stamp, stamp
+	cs.started, cs.absolute, cs.delta = true, format == 0, stamp
+	if cs.absolute {
+		cs.message.Timestamp = stamp
 	} else {
 		cs.message.Timestamp += stamp
-		cs.delta = stamp
 	}
 	return nil
 }
 
-// repeatHeader is format 3: it continues a message, or starts the next one with
-// the same header. The extended timestamp is repeated by most peers and left
-// out by some: it is taken when it is there.
-func (r *Reader) repeatHeader(cs *chunkStream, fresh bool) error { //nolint:revive // as above
+// repeatHeader reads a header of format 3: it continues a message, or starts
+// the next one with the same fields.
+//
+// A chunk that continues a message repeats the extended timestamp with most
+// peers, and some leave it out: it is taken when it is there. One that starts a
+// message always has it, as all servers expect. It is a delta like that of the
+// header before, unless that was a timestamp: then it is one too, since the sum
+// would be hours ahead.
+func (r *Reader) repeatHeader(cs *chunkStream) error {
+	if fresh := len(cs.message.Body) == 0; !fresh {
+		return r.skipExtended(cs)
+	}
 	if cs.extended {
-		if next, err := r.r.Peek(4); err == nil && binary.BigEndian.Uint32(next) == cs.extValue {
-			_, _ = r.r.Discard(4)
-			r.total += 4
-		} else if err != nil && cs.length > len(cs.message.Body)+3 {
-			return fmt.Errorf("read extended timestamp: %w", err)
+		var field [4]byte
+		if err := r.full(field[:]); err != nil {
+			return err
+		}
+		cs.field = binary.BigEndian.Uint32(field[:])
+		cs.delta = cs.field
+		if cs.absolute {
+			cs.message.Timestamp = cs.field
+			return nil
 		}
 	}
-	if fresh {
-		cs.message.Timestamp += cs.delta
+	cs.message.Timestamp += cs.delta // of format 0 too (RTMP 1.0 section 5.3.1.2.4)
+	return nil
+}
+
+// skipExtended skips the extended timestamp of a message that goes on.
+func (r *Reader) skipExtended(cs *chunkStream) error {
+	if !cs.extended {
+		return nil
+	}
+	next, err := r.r.Peek(4)
+	switch left := cs.length - len(cs.message.Body); {
+	case err != nil && left >= 4:
+		return fmt.Errorf("read extended timestamp: %w", err)
+	case err == nil && binary.BigEndian.Uint32(next) == cs.field:
+		_, _ = r.r.Discard(4) // it was peeked
+		r.total += 4
 	}
 	return nil
 }
@@ -210,8 +241,11 @@ func (r *Reader) repeatHeader(cs *chunkStream, fresh bool) error { //nolint:revi
 // that arrive, whatever the length claims.
 func (r *Reader) payload(cs *chunkStream) error {
 	n := min(r.chunkSize, cs.length-len(cs.message.Body))
-	if cs.length > MaxMessage || r.partial+n > maxPartial {
-		return ErrMessageSize
+	if cs.length > r.limit || r.partial+n > maxPartial {
+		return fmt.Errorf("%w: %d bytes", ErrMessageSize, cs.length)
+	}
+	if n > 0 && cs.message.Body == nil {
+		cs.message.Body, r.spare = r.spare, nil
 	}
 	for n > 0 {
 		step := min(n, 64<<10)
@@ -239,11 +273,11 @@ func grow(b []byte, n, length int) []byte {
 
 func (r *Reader) full(b []byte) error {
 	n, err := io.ReadFull(r.r, b)
-	r.total += uint64(n) //nolint:gosec // a count
+	r.total += uint64(n)
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF // within a chunk
 	}
-	return err //nolint:wrapcheck // the caller says what it read
+	return err
 }
 
 func uint24(b []byte) uint32 { return uint32(b[0])<<16 | uint32(b[1])<<8 | uint32(b[2]) }
@@ -266,20 +300,20 @@ func (w *Writer) Write(m *Message) error {
 	b := appendBasic(h[:0], 0, m.CSID)
 	stamp := min(m.Timestamp, extended)
 	b = append24(b, stamp)
-	b = append24(b, uint32(len(m.Body))) //nolint:gosec // MaxMessage
+	b = append24(b, uint32(len(m.Body)))
 	b = append(b, m.Type)
 	b = binary.LittleEndian.AppendUint32(b, m.StreamID)
-	var body = m.Body
+	body := m.Body
 	for {
 		if stamp == extended {
 			b = binary.BigEndian.AppendUint32(b, m.Timestamp)
 		}
 		if _, err := w.w.Write(b); err != nil {
-			return err //nolint:wrapcheck // the connection's own
+			return err
 		}
 		n := min(len(body), w.chunkSize)
 		if _, err := w.w.Write(body[:n]); err != nil {
-			return err //nolint:wrapcheck // the connection's own
+			return err
 		}
 		if body = body[n:]; len(body) == 0 {
 			return nil
@@ -289,17 +323,17 @@ func (w *Writer) Write(m *Message) error {
 }
 
 // Flush writes what is buffered.
-func (w *Writer) Flush() error { return w.w.Flush() } //nolint:wrapcheck // the connection's own
+func (w *Writer) Flush() error { return w.w.Flush() }
 
 func appendBasic(b []byte, format byte, csid uint32) []byte {
 	switch {
 	case csid < 64:
 		return append(b, format<<6|byte(csid))
 	case csid < 320:
-		return append(b, format<<6, byte(csid-64)) //nolint:gosec // below 256
+		return append(b, format<<6, byte(csid-64))
 	default:
-		return append(b, format<<6|1, byte(csid-64), byte((csid-64)>>8)) //nolint:gosec // its two bytes
+		return append(b, format<<6|1, byte(csid-64), byte((csid-64)>>8))
 	}
 }
 
-func append24(b []byte, v uint32) []byte { return append(b, byte(v>>16), byte(v>>8), byte(v)) } //nolint:gosec // its three bytes
+func append24(b []byte, v uint32) []byte { return append(b, byte(v>>16), byte(v>>8), byte(v)) }

@@ -33,6 +33,10 @@ const (
 	EventStreamEOF   = 1
 	EventPing        = 6
 	EventPong        = 7
+
+	// EventLastOfStream is the last of the events, from 0 on, that are about a
+	// message stream: begin, EOF, dry, set buffer length, is recorded.
+	EventLastOfStream = 4
 )
 
 // Chunk streams that this side writes on.
@@ -50,36 +54,99 @@ const (
 	bufferSize = 16 << 10
 )
 
-// ErrNotCommand is returned by [ParseCommand] for any other message.
-var ErrNotCommand = errors.New("message is not a command")
-
 // Conn is an RTMP connection after its handshake. One goroutine may read and
 // any number may write. Chunk sizes, acknowledgements and pings are dealt with
-// in Read.
+// in ReadMessage.
 type Conn struct {
 	net.Conn
 
 	reader    *Reader
+	onWait    func() error
 	ackWindow uint64
 	acked     uint64
 
-	mu           sync.Mutex // guards what follows
-	writer       *Writer
-	writeTimeout time.Duration
+	deadline sync.Mutex // guards stop
+	stop     time.Time  // when reading ends for good; zero: never
+
+	writing sync.Mutex // guards writer
+	writer  *Writer
 }
 
-// NewConn returns a connection. Each write may take writeTimeout; 0: for ever.
+// NewConn returns a connection. Each write to the network may take
+// writeTimeout; 0: for ever. Of a connection that embeds a TCP connection, give
+// the outer one.
 func NewConn(conn net.Conn, writeTimeout time.Duration) *Conn {
-	return &Conn{
-		Conn:         conn,
-		reader:       NewReader(bufio.NewReaderSize(conn, bufferSize)),
-		writer:       NewWriter(bufio.NewWriterSize(conn, bufferSize)),
-		writeTimeout: writeTimeout,
+	c := &Conn{Conn: conn}
+	c.reader = NewReader(bufio.NewReaderSize(source{c}, bufferSize))
+	c.writer = NewWriter(bufio.NewWriterSize(sink{conn, writeTimeout}, bufferSize))
+	return c
+}
+
+// source reads the network and says so before.
+type source struct{ conn *Conn }
+
+func (s source) Read(b []byte) (int, error) {
+	if s.conn.onWait != nil {
+		if err := s.conn.onWait(); err != nil {
+			return 0, err
+		}
 	}
+	return s.conn.Conn.Read(b)
+}
+
+// sink writes to the network with a deadline.
+type sink struct {
+	conn    net.Conn
+	timeout time.Duration
+}
+
+func (s sink) Write(b []byte) (int, error) {
+	if s.timeout > 0 {
+		if err := s.conn.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+			return 0, err
+		}
+	}
+	return s.conn.Write(b)
 }
 
 // Read does not exist on an RTMP connection: see ReadMessage.
 func (c *Conn) Read([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// Write does not exist on an RTMP connection: see WriteMessage.
+func (c *Conn) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
+
+// OnWait has f called whenever reading is about to wait for the network. Its
+// error ends the read. Call it while nobody reads.
+func (c *Conn) OnWait(f func() error) { c.onWait = f }
+
+// SetLimit bounds the messages read from now on; see [Reader.SetLimit].
+func (c *Conn) SetLimit(n int) { c.reader.SetLimit(n) }
+
+// SetReadDeadline is that of [net.Conn], but does not undo StopReading.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if !c.stop.IsZero() && (t.IsZero() || t.After(c.stop)) {
+		t = c.stop
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// StopReading has reads fail from a time on, and one that waits then. A later
+// time than that of a call before changes nothing.
+func (c *Conn) StopReading(at time.Time) {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if c.stop.IsZero() || at.Before(c.stop) {
+		c.stop = at
+		_ = c.Conn.SetReadDeadline(at) // fails on a closed connection only
+	}
+}
+
+// SetDeadline is SetReadDeadline and SetWriteDeadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
 
 // Buffered returns how many bytes can be read without waiting.
 func (c *Conn) Buffered() int { return c.reader.Buffered() }
@@ -93,7 +160,7 @@ func (c *Conn) ReadMessage() (*Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.acknowledge(); err != nil {
+		if err = c.acknowledge(); err != nil {
 			return nil, err
 		}
 		own, err := c.control(m)
@@ -142,24 +209,18 @@ func (c *Conn) acknowledge() error {
 		return nil
 	}
 	c.acked = total
-	body := binary.BigEndian.AppendUint32(nil, uint32(total)) //nolint:gosec // it wraps on the wire too
+	body := binary.BigEndian.AppendUint32(nil, uint32(total))
 	return c.Send(&Message{Type: TypeAck, CSID: CSIDControl, Body: body})
 }
 
-// Write does not exist on an RTMP connection: see WriteMessage.
-func (c *Conn) Write([]byte) (int, error) { return 0, errors.ErrUnsupported }
-
 // WriteMessage buffers messages. Flush sends them.
 func (c *Conn) WriteMessage(messages ...*Message) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	return c.write(messages)
 }
 
 func (c *Conn) write(messages []*Message) error {
-	if err := c.extendDeadline(); err != nil {
-		return err
-	}
 	for _, m := range messages {
 		if err := c.writer.Write(m); err != nil {
 			return fmt.Errorf("write message: %w", err)
@@ -170,32 +231,22 @@ func (c *Conn) write(messages []*Message) error {
 
 // Flush sends what is buffered.
 func (c *Conn) Flush() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	return c.flush()
 }
 
 func (c *Conn) flush() error {
-	if err := c.extendDeadline(); err != nil {
-		return err
-	}
 	if err := c.writer.Flush(); err != nil {
 		return fmt.Errorf("write messages: %w", err)
 	}
 	return nil
 }
 
-func (c *Conn) extendDeadline() error {
-	if c.writeTimeout == 0 {
-		return nil
-	}
-	return c.SetWriteDeadline(time.Now().Add(c.writeTimeout))
-}
-
 // Send writes messages and flushes.
 func (c *Conn) Send(messages ...*Message) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if err := c.write(messages); err != nil {
 		return err
 	}
@@ -206,8 +257,8 @@ func (c *Conn) Send(messages ...*Message) error {
 // bandwidth that it grants.
 func (c *Conn) Announce(server bool) error { //nolint:revive // the two sides of a connection
 	u32 := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	messages := []*Message{{Type: TypeWindowAckSize, CSID: CSIDControl, Body: u32(windowSize)}}
 	if server {
 		const dynamic = 2
@@ -219,79 +270,4 @@ func (c *Conn) Announce(server bool) error { //nolint:revive // the two sides of
 	}
 	c.writer.SetChunkSize(chunkSize)
 	return nil
-}
-
-// Command is a decoded command message: name, transaction id, command object,
-// and what follows.
-type Command struct {
-	Name        string
-	Transaction float64
-	Object      any // Object, or nil
-	Args        []any
-	StreamID    uint32
-	AMF3        bool // came as an AMF3 command, to be answered as one
-}
-
-// ParseCommand decodes a command message (RTMP 1.0 section 7.1.1), or returns
-// [ErrNotCommand].
-func ParseCommand(m *Message) (Command, error) {
-	body := m.Body
-	switch {
-	case m.Type == TypeCommandAMF3 && len(body) > 0:
-		body = body[1:] // a zero byte, then AMF0
-	case m.Type != TypeCommand:
-		return Command{}, ErrNotCommand
-	}
-	values, err := DecodeAMF0(body)
-	if err != nil {
-		return Command{}, fmt.Errorf("read command: %w", err)
-	}
-	c := Command{StreamID: m.StreamID, AMF3: m.Type == TypeCommandAMF3}
-	if len(values) == 0 {
-		return Command{}, fmt.Errorf("read command: %w", ErrAMFShort)
-	}
-	c.Name, _ = values[0].(string)
-	if len(values) > 1 {
-		c.Transaction, _ = values[1].(float64)
-	}
-	if len(values) > 2 {
-		c.Object = values[2]
-	}
-	if len(values) > 3 {
-		c.Args = values[3:]
-	}
-	return c, nil
-}
-
-// Text returns argument i as a string, empty when it is none.
-func (c Command) Text(i int) string {
-	if i < len(c.Args) {
-		s, _ := c.Args[i].(string)
-		return s
-	}
-	return ""
-}
-
-// Info returns argument i as an object, empty when it is none.
-func (c Command) Info(i int) Object {
-	if i < len(c.Args) {
-		switch v := c.Args[i].(type) {
-		case Object:
-			return v
-		case ECMAArray:
-			return Object{Props: v}
-		}
-	}
-	return Object{}
-}
-
-// Message encodes the command for a chunk stream.
-func (c Command) Message(csid uint32) *Message {
-	m := &Message{Type: TypeCommand, CSID: csid, StreamID: c.StreamID}
-	if c.AMF3 {
-		m.Type, m.Body = TypeCommandAMF3, []byte{0}
-	}
-	m.Body = AppendAMF0(m.Body, c.Name, c.Transaction, c.Object)
-	m.Body = AppendAMF0(m.Body, c.Args...)
-	return m
 }

@@ -30,9 +30,12 @@ var (
 	}
 )
 
-// digestBases are the two places where C1 and S1 may carry their digest: each
-// starts with four bytes whose sum is the offset behind them.
-var digestBases = [...]int{772, 8} //nolint:gochecknoglobals // constant
+// C1 and S1 carry their digest in one of two places, which starts with four
+// bytes whose sum is the offset behind them.
+const (
+	firstDigest  = 8
+	secondDigest = 772
+)
 
 // Accept does the server's side of the handshake: complex when the client's C1
 // carries a digest, else simple. The caller sets the deadline.
@@ -62,15 +65,15 @@ func answer(c1 []byte) []byte {
 	out[0] = version
 	s1, s2 := out[1:1+handshakeSize], out[1+handshakeSize:]
 	_, _ = rand.Read(s1[8:]) // never fails
-	at, ok := findDigest(c1, playerText)
-	if !ok {
+	base, digest := findDigest(c1, playerText)
+	if digest == nil {
 		copy(s2, c1)
 		return out
 	}
 	copy(s1[4:8], []byte{4, 5, 0, 1}) // any version but zero
-	signDigest(s1, serverText)
+	signDigest(s1, base, serverText)  // where the client put its own and looks for it
 	_, _ = rand.Read(s2)
-	signEcho(s2, c1[at:at+digestSize], serverText)
+	signEcho(s2, digest, serverText)
 	return out
 }
 
@@ -81,7 +84,7 @@ func Connect(rw io.ReadWriter) error {
 	c[0] = version
 	_, _ = rand.Read(c[9:]) // never fails
 	copy(c[5:9], []byte{0x80, 0, 7, 2})
-	signDigest(c[1:], playerText)
+	signDigest(c[1:], firstDigest, playerText)
 	if _, err := rw.Write(c); err != nil {
 		return fmt.Errorf("write C0 and C1: %w", err)
 	}
@@ -96,8 +99,8 @@ func Connect(rw io.ReadWriter) error {
 		return fmt.Errorf("read S1 and S2: %w", err)
 	}
 	c2 := s[1 : 1+handshakeSize] // the simple handshake echoes S1
-	if at, ok := findDigest(c2, serverText); ok {
-		digest := bytes.Clone(c2[at : at+digestSize])
+	if _, digest := findDigest(c2, serverText); digest != nil {
+		digest = bytes.Clone(digest)
 		_, _ = rand.Read(c2)
 		signEcho(c2, digest, playerText)
 	}
@@ -119,20 +122,21 @@ func digestOffset(b []byte, base int) int {
 	return base + 4 + (int(b[base])+int(b[base+1])+int(b[base+2])+int(b[base+3]))%728
 }
 
-// findDigest returns where C1 or S1 carries a valid digest.
-func findDigest(b, text []byte) (at int, ok bool) {
-	for _, base := range digestBases {
+// findDigest returns the valid digest in C1 or S1 and its place, nil when there
+// is none.
+func findDigest(b, text []byte) (base int, digest []byte) {
+	for _, base := range []int{secondDigest, firstDigest} {
 		at := digestOffset(b, base)
-		if hmac.Equal(b[at:at+digestSize], sum(text, b[:at], b[at+digestSize:])) {
-			return at, true
+		if digest := b[at : at+digestSize]; hmac.Equal(digest, sum(text, b[:at], b[at+digestSize:])) {
+			return base, digest
 		}
 	}
-	return 0, false
+	return 0, nil
 }
 
 // signDigest puts the digest of C1 or S1 into it.
-func signDigest(b, text []byte) {
-	at := digestOffset(b, digestBases[1])
+func signDigest(b []byte, base int, text []byte) {
+	at := digestOffset(b, base)
 	copy(b[at:], sum(text, b[:at], b[at+digestSize:]))
 }
 

@@ -144,19 +144,20 @@ func TestHostileChunksAreRefused(t *testing.T) {
 }
 
 func TestMemoryGrowsWithBytesNotWithClaims(t *testing.T) {
-	var b []byte
-	b = append(b, 2, 0, 0, 0, 0, 0, 4, wire.TypeSetChunkSize, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff)
+	var input []byte
+	input = append(input, 2, 0, 0, 0, 0, 0, 4, wire.TypeSetChunkSize, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff)
 	for csid := byte(3); csid < 60; csid++ {
-		b = append(b, csid, 0, 0, 0, 0xff, 0xff, 0xff, wire.TypeVideo, 1, 0, 0, 0)
+		input = append(input, csid, 0, 0, 0, 0xff, 0xff, 0xff, wire.TypeVideo, 1, 0, 0, 0)
 	}
-	allocated := testing.Benchmark(func(bench *testing.B) {
-		bench.ReportAllocs()
-		for bench.Loop() {
-			_, _ = readAll(t, b)
+	allocated := testing.Benchmark(func(b *testing.B) {
+		b.Helper()
+		b.ReportAllocs()
+		for b.Loop() {
+			_, _ = readAll(t, input)
 		}
 	}).AllocedBytesPerOp()
 	if allocated > 1<<20 {
-		t.Errorf("reading %d bytes allocated %d", len(b), allocated)
+		t.Errorf("reading %d bytes allocated %d", len(input), allocated)
 	}
 }
 
@@ -180,11 +181,18 @@ func TestAMFNestingIsBounded(t *testing.T) {
 
 func TestAMFKeepsOrderAndKinds(t *testing.T) {
 	values := []any{
-		"connect", 1.0, wire.Object{Props: []wire.Property{
-			{"z", "last letter first"}, {"a", true}, {"n", nil}, {"u", wire.Undefined{}},
-			{"list", wire.StrictArray{"*", 2.0}}, {"map", wire.ECMAArray{{"k", 1.0}}},
-			{"long", strings.Repeat("x", 70000)}, {"when", wire.Date{Millis: 5, Zone: -60}},
-		}}, wire.Object{Class: "flex.Thing", Props: []wire.Property{{"p", wire.XML("<a/>")}}},
+		"connect", 1.0,
+		wire.Object{Props: []wire.Property{
+			{"z", "last letter first"},
+			{"a", true},
+			{"n", nil},
+			{"u", wire.Undefined{}},
+			{"list", wire.StrictArray{"*", 2.0}},
+			{"map", wire.ECMAArray{{"k", 1.0}}},
+			{"long", strings.Repeat("x", 70000)},
+			{"when", wire.Date{Millis: 5, Zone: -60}},
+		}},
+		wire.Object{Class: "flex.Thing", Props: []wire.Property{{"p", wire.XML("<a/>")}}},
 		wire.Raw{0x11, 9, 9, 9},
 	}
 	got, err := wire.DecodeAMF0(wire.AppendAMF0(nil, values...))
@@ -211,15 +219,13 @@ func TestAMFAgreesWithAnotherImplementation(t *testing.T) {
 }
 
 func TestHandshakeAgreesWithItselfAndAnotherImplementation(t *testing.T) {
-	accept := func(rw io.ReadWriter) error { return wire.Accept(rw) }
-	connect := func(rw io.ReadWriter) error { return wire.Connect(rw) }
 	theirAccept := func(rw io.ReadWriter) error { _, _, err := handshake.DoServer(rw, false); return err }
 	theirConnect := func(rw io.ReadWriter) error { _, _, err := handshake.DoClient(rw, false, true); return err }
 	for name, pair := range map[string][2]func(io.ReadWriter) error{
-		"ours, ours":     {accept, connect},
-		"ours, theirs":   {accept, theirConnect},
-		"theirs, ours":   {theirAccept, connect},
-		"ours, simplest": {accept, simplest},
+		"ours, ours":     {wire.Accept, wire.Connect},
+		"ours, theirs":   {wire.Accept, theirConnect},
+		"theirs, ours":   {theirAccept, wire.Connect},
+		"ours, simplest": {wire.Accept, simplest},
 	} {
 		server, client := net.Pipe()
 		ended := make(chan error, 1)

@@ -1,0 +1,311 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	joinPause  = time.Second // between two attempts of Join
+	firstPause = time.Second // of the backoff while nobody is reached
+	// A peer that has just started exchanges state a few times with somebody at
+	// random: when many start at once, a packet of gossip that is lost would
+	// otherwise be missed until the next exchange, half a minute later.
+	settleRounds = 4 // the first only meets the seeds
+	settlePause  = 500 * time.Millisecond
+	movedPause   = 2 * time.Second // between rounds while others hold on to our old address
+	joinsAtOnce  = 16
+	lookupTime   = 5 * time.Second
+)
+
+// errNoAnswer means that a seed was reached but ended the exchange without a
+// word, as memberlist does with strangers.
+var errNoAnswer = errors.New("hung up; has it another -cluster-name or -encrypt?")
+
+// Join meets the peers at seeds, tried again every second until one of them
+// answers or ctx ends. Its error says in one line what each said last.
+func (g *Gossip) Join(ctx context.Context, seeds ...string) error {
+	var last error
+	for {
+		addrs, err := g.resolve(ctx, seeds)
+		reached, joinErr := g.meet(ctx, addrs)
+		if reached > 0 {
+			g.hurryRejoin() // should the others hold on to an old address of ours
+			return nil
+		}
+		err = errors.Join(err, joinErr)
+		if err == nil {
+			err = errSelf
+		}
+		// An attempt that ctx has cut short has nothing to tell.
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-time.After(joinPause):
+		case <-ctx.Done():
+			return fmt.Errorf("join %s: %s", strings.Join(seeds, ","), oneLine(last))
+		}
+	}
+}
+
+// rejoinForEver keeps this peer together with those it should be with. The seeds
+// are looked up anew each time, and whoever is missed is tried where it was last
+// seen: after a long split, or a start of all, gossip alone knows nobody.
+func (g *Gossip) rejoinForEver(ctx context.Context) {
+	backoff := firstPause
+	settling := settleRounds
+	for {
+		missed, err := g.resolve(ctx, g.seeds)
+		missed = g.without(append(missed, g.roster.missed()...))
+		if settling > 0 {
+			missed = append(missed, g.anybody()...)
+		}
+		g.meetMissed(ctx, missed, err)
+		pause := jittered(g.rejoin)
+		switch {
+		case settling > 0 && len(g.live()) > 0:
+			settling--
+			pause = min(pause, jittered(settlePause))
+		case time.Since(g.roster.movedAt()) < g.rejoin:
+			pause = min(pause, movedPause)
+		case len(g.live()) == 0:
+			pause = min(pause, jittered(backoff))
+			backoff = min(2*backoff, g.rejoin)
+		default:
+			backoff = firstPause
+		}
+		select {
+		case <-time.After(pause):
+		case <-g.hurry:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *Gossip) hurryRejoin() {
+	select {
+	case g.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// anybody returns where one of those who are here is reached.
+func (g *Gossip) anybody() []netip.AddrPort {
+	live := g.live()
+	if len(live) == 0 {
+		return nil
+	}
+	node := live[rand.IntN(len(live))]
+	return []netip.AddrPort{netip.AddrPortFrom(addrOf(node), node.Port)}
+}
+
+// meetMissed tries everyone who is missed; unresolved is what the lookup of the
+// seeds left over.
+func (g *Gossip) meetMissed(ctx context.Context, missed []netip.AddrPort, unresolved error) {
+	reached, err := g.meet(ctx, missed)
+	err = errors.Join(unresolved, err)
+	if reached > 0 || err == nil {
+		g.joinError.Store(nil)
+		return
+	}
+	text := "nobody answers: " + oneLine(err)
+	g.joinError.Store(&text)
+	g.log.DebugContext(ctx, "no missing peer answers", "reason", text)
+}
+
+// without leaves out the addresses of those who are here.
+func (g *Gossip) without(addrs []netip.AddrPort) []netip.AddrPort {
+	here := make(map[netip.AddrPort]bool)
+	if time.Since(g.roster.movedAt()) >= g.rejoin { // else they need to hear of our new address
+		for _, node := range g.live() {
+			here[netip.AddrPortFrom(addrOf(node), node.Port)] = true
+		}
+	}
+	return slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return here[a] })
+}
+
+// addrOf returns the address of a peer that NotifyAlive has let in.
+func addrOf(node *memberlist.Node) netip.Addr {
+	addr, _ := netip.AddrFromSlice(node.Addr)
+	return addr.Unmap()
+}
+
+// meet exchanges states with each address and returns how many were other peers.
+func (g *Gossip) meet(ctx context.Context, addrs []netip.AddrPort) (reached int, err error) {
+	slices.SortFunc(addrs, netip.AddrPort.Compare)
+	addrs = slices.DeleteFunc(slices.Compact(addrs), func(a netip.AddrPort) bool { return a == g.Addr() })
+	errs := make([]error, len(addrs))
+	var exchanges errgroup.Group
+	exchanges.SetLimit(joinsAtOnce)
+	for i, addr := range addrs {
+		exchanges.Go(func() error {
+			errs[i] = g.within(ctx, func() error { return g.exchange(addr) })
+			return nil
+		})
+	}
+	_ = exchanges.Wait()
+	for i, e := range errs {
+		switch {
+		case e == nil:
+			reached++
+		case errors.Is(e, errSelf):
+			errs[i] = nil
+		default:
+			errs[i] = fmt.Errorf("%s: %w", addrs[i], e)
+		}
+	}
+	return reached, errors.Join(errs...)
+}
+
+// exchange joins one address. memberlist flattens errors into text, so the cause
+// is read from there.
+func (g *Gossip) exchange(addr netip.AddrPort) error {
+	_, err := g.list.Join([]string{addr.String()})
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	var several interface{ WrappedErrors() []error }
+	if errors.As(err, &several) && len(several.WrappedErrors()) > 0 {
+		text = several.WrappedErrors()[0].Error()
+	}
+	text = strings.TrimPrefix(text, fmt.Sprintf("failed to join %s: ", addr))
+	switch {
+	case strings.Contains(text, errSelf.Error()):
+		return errSelf
+	case strings.HasSuffix(text, "EOF"), strings.HasSuffix(text, "connection reset by peer"):
+		return errNoAnswer
+	default:
+		return errors.New(text)
+	}
+}
+
+// resolve returns every address that the seeds mean now.
+func (g *Gossip) resolve(ctx context.Context, seeds []string) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	var addrs []netip.AddrPort
+	var errs []error
+	for _, seed := range seeds {
+		host, port, err := splitSeed(seed, g.port)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		found, err := g.lookup(ctx, host)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", seed, err))
+		}
+		for _, addr := range found {
+			addrs = append(addrs, netip.AddrPortFrom(addr.Unmap(), port))
+		}
+	}
+	return addrs, errors.Join(errs...)
+}
+
+// splitSeed reads host, host:port, an IPv6 address with or without brackets, and
+// one in brackets with a port.
+func splitSeed(seed string, defaultPort uint16) (host string, port uint16, err error) {
+	if addr, notLiteral := netip.ParseAddr(strings.Trim(seed, "[]")); notLiteral == nil {
+		return addr.String(), defaultPort, nil
+	}
+	if !strings.Contains(seed, ":") {
+		return seed, defaultPort, nil
+	}
+	host, text, err := net.SplitHostPort(seed)
+	if err != nil {
+		return "", 0, fmt.Errorf("address to join %q: %w", seed, err)
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || number == 0 || host == "" {
+		return "", 0, fmt.Errorf("address to join %q is not host or host:port", seed)
+	}
+	return host, uint16(number), nil
+}
+
+// CheckSeed returns an error when text cannot be an address to join.
+func CheckSeed(text string) error {
+	if strings.TrimSpace(text) == "" {
+		return errors.New("address to join is empty")
+	}
+	_, _, err := splitSeed(text, 1)
+	return err
+}
+
+func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+}
+
+// advertised returns the address by which others reach this peer. Gossip works
+// with addresses; names stay names in what Raft and RPC use.
+func advertised(ctx context.Context, cfg Config) (netip.Addr, error) {
+	if cfg.Advertise != "" {
+		found, err := cfg.lookup(ctx, cfg.Advertise)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("address to advertise: %w", err)
+		}
+		return preferIPv4(found).Unmap(), nil
+	}
+	host, _, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("gossip address: %w", err)
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && !addr.IsUnspecified() {
+		return addr.Unmap(), nil
+	}
+	return firstAddress()
+}
+
+// firstAddress returns the first private address of this host, else the first
+// other one, else loopback.
+func firstAddress() (netip.Addr, error) {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("addresses of this host: %w", err)
+	}
+	var private, global []netip.Addr
+	for _, a := range found {
+		prefix, err := netip.ParsePrefix(a.String())
+		switch {
+		case err != nil:
+		case prefix.Addr().IsPrivate():
+			private = append(private, prefix.Addr())
+		case prefix.Addr().IsGlobalUnicast():
+			global = append(global, prefix.Addr())
+		}
+	}
+	if len(private) > 0 {
+		return preferIPv4(private), nil
+	}
+	if len(global) > 0 {
+		return preferIPv4(global), nil
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+}
+
+func preferIPv4(addrs []netip.Addr) netip.Addr {
+	for _, a := range addrs {
+		if a.Unmap().Is4() {
+			return a.Unmap()
+		}
+	}
+	return addrs[0]
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

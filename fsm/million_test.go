@@ -1,0 +1,175 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+)
+
+const million = 1_000_000
+
+// crowd names streams of 16 bytes in a few apps.
+func crowd(i int) Stream {
+	return Stream{VHost: DefaultVHost, App: "app" + strconv.Itoa(i%5), Name: fmt.Sprintf("cam-%012x", i)}
+}
+
+var peers = []Holder{
+	{Peer: "6fa3c9a2-5a1c-4a4e-9d0a-0b1f9f6f8a01", Epoch: 7},
+	{Peer: "d1a3c9a2-5a1c-4a4e-9d0a-0b1f9f6f8a02", Epoch: 4},
+	{Peer: "97a3c9a2-5a1c-4a4e-9d0a-0b1f9f6f8a03", Epoch: 1},
+}
+
+// crowdPlaces is the command that places crowd(i) on one of 20 origins.
+func crowdPlaces(i int) Place {
+	return Place{
+		Stream: crowd(i), Origin: OriginID("origin-" + strconv.Itoa(i%20)), Incarnation: run("1"),
+		Holder: peers[i%3], Publish: true,
+	}
+}
+
+// crowded returns a state with so many placements, a third of them held by two
+// peers, made by entries of 100 commands.
+func crowded(tb testing.TB, n int) *State {
+	tb.Helper()
+	s := NewState(Limits{})
+	for i := range 20 {
+		s.Apply(1, epoch, PutOrigin{Origin: origin("origin-" + strconv.Itoa(i))})
+	}
+	at := epoch
+	batch := make([]Command, 0, 200)
+	for i := range n {
+		batch = append(batch, crowdPlaces(i))
+		if i%3 == 0 {
+			second := crowdPlaces(i)
+			second.Holder, second.Publish = peers[(i+1)%3], false
+			batch = append(batch, second)
+		}
+		if i%100 == 99 || i == n-1 {
+			at = at.Add(time.Millisecond)
+			s.Apply(s.Index()+1, at, batch...)
+			batch = batch[:0]
+		}
+	}
+	if s.Len() != n {
+		tb.Fatalf("placed %d; want %d", s.Len(), n)
+	}
+	return s
+}
+
+// heap returns the bytes of live objects.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// BenchmarkMillion is one state of a million placements and what can be done
+// with it.
+func BenchmarkMillion(b *testing.B) {
+	before := heap()
+	s := crowded(b, million)
+	perEntry := float64(heap()-before) / million
+	var snapshot bytes.Buffer
+	_, _ = s.Snapshot().WriteTo(&snapshot)
+
+	b.Run("bytes", func(b *testing.B) {
+		for b.Loop() {
+			_ = s.Len()
+		}
+		b.ReportMetric(perEntry, "heap-B/entry")
+		b.ReportMetric(float64(snapshot.Len())/million, "snapshot-B/entry")
+	})
+	b.Run("find random", func(b *testing.B) { findRandom(b, s) })
+	b.Run("find hot", func(b *testing.B) {
+		stream := crowd(4711)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok := s.Placement(stream); !ok {
+				b.Fatal("not placed")
+			}
+		}
+	})
+	b.Run("apply", func(b *testing.B) { applyBatches(b, s) })
+	b.Run("snapshot pause", func(b *testing.B) { snapshotPause(b, s) })
+	b.Run("snapshot write", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.Snapshot().WriteTo(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("restore", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := Restore(bytes.NewReader(snapshot.Bytes()), Limits{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("collect", func(b *testing.B) {
+		for b.Loop() {
+			runtime.GC()
+		}
+		runtime.KeepAlive(s)
+	})
+}
+
+func findRandom(b *testing.B, s *State) {
+	b.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	streams := make([]Stream, 1<<16)
+	for i := range streams {
+		streams[i] = crowd(random.IntN(million))
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, ok := s.Placement(streams[i%len(streams)]); !ok {
+			b.Fatal("not placed")
+		}
+	}
+}
+
+// applyBatches places and forgets batches of 100 new streams.
+func applyBatches(b *testing.B, s *State) {
+	b.Helper()
+	var places, forgets []Command
+	for i := range 100 {
+		places = append(places, crowdPlaces(million+i))
+		forgets = append(forgets, Forget{Stream: crowd(million + i)})
+	}
+	for b.Loop() {
+		s.Apply(s.Index()+1, s.Now(), places...)
+		s.Apply(s.Index()+1, s.Now(), forgets...)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/200, "ns/command")
+}
+
+// snapshotPause is how long the writer is held up: by taking the snapshot, and
+// at most by any one command after it, when pages have to be copied.
+func snapshotPause(b *testing.B, s *State) {
+	b.Helper()
+	random := rand.New(rand.NewPCG(3, 4))
+	var take, worst time.Duration
+	for b.Loop() {
+		start := time.Now()
+		snapshot := s.Snapshot()
+		take += time.Since(start)
+		for range 1000 {
+			c := Unpublish{Stream: crowd(random.IntN(million)), Generation: 1}
+			p, _ := s.Placement(c.Stream)
+			c.Generation = p.Generation
+			start := time.Now()
+			s.Apply(s.Index()+1, s.Now(), c)
+			worst = max(worst, time.Since(start))
+		}
+		runtime.KeepAlive(snapshot)
+	}
+	b.ReportMetric(float64(take.Nanoseconds())/float64(b.N), "ns-taking/op")
+	b.ReportMetric(float64(worst.Nanoseconds()), "ns-worst-apply")
+}

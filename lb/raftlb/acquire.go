@@ -1,0 +1,138 @@
+package raftlb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"srsx/fsm"
+	"srsx/lb"
+)
+
+// retryPause is between attempts while the cluster has no leader: an election
+// takes a few hundred milliseconds.
+const retryPause = 50 * time.Millisecond
+
+// Acquire implements lb.Balancer. A stream whose origin is known to be alive is
+// held at once, majority or not; the cluster learns of it later.
+func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
+	for {
+		changed := b.Changed() // before the attempt: what it missed wakes it
+		node, err := b.peer()
+		if err != nil && !errors.Is(err, lb.ErrUndecided) {
+			return lb.Lease{}, err
+		}
+		lease, known, err := b.acquireKnown(w, err)
+		if !known && node != nil {
+			lease, err = b.acquireNew(ctx, node, w)
+		}
+		switch {
+		case err == nil:
+			return lease, nil
+		case errors.Is(err, lb.ErrUndecided):
+			changed = nil // another reason: time alone helps
+		case !errors.Is(err, lb.ErrNoOrigin):
+			return lb.Lease{}, err
+		}
+		if !b.pause(ctx, changed) {
+			if b.closed.Err() != nil {
+				err = lb.ErrClosed
+			}
+			return lb.Lease{}, err
+		}
+	}
+}
+
+// pause waits for changed, or a moment if that is nil, and reports whether there
+// is time for another attempt.
+func (b *Balancer) pause(ctx context.Context, changed <-chan struct{}) bool {
+	var moment <-chan time.Time
+	if changed == nil {
+		moment = time.After(retryPause)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-b.closed.Done():
+		return false
+	case <-moment:
+	case <-changed:
+	}
+	return true
+}
+
+// acquireKnown holds a stream that is placed on a living origin, as far as this
+// peer knows. Missing is the error for when it is not.
+func (b *Balancer) acquireKnown(w lb.Want, missing error) (l lb.Lease, known bool, err error) {
+	p, o, ok := b.Alive(w.Stream)
+	if !ok {
+		return lb.Lease{}, false, missing
+	}
+	if len(o.Endpoints.Of(w.Protocol)) == 0 {
+		return lb.Lease{}, true, fmt.Errorf("%w: the stream is on %s, which does not serve %s", lb.ErrNoOrigin, o.ID, w.Protocol)
+	}
+	l = lb.Lease{Placement: p, Origin: o, Publish: w.Publish}
+	b.hold(l)
+	return l, true, nil
+}
+
+// hold counts a session and has the cluster told, if it does not know yet.
+func (b *Balancer) hold(l lb.Lease) {
+	b.Hold(l.Placement, l.Publish)
+	b.upkeep.check(l.Placement.Stream)
+}
+
+// acquireNew has the leader place a stream, and holds it once this peer knows.
+func (b *Balancer) acquireNew(ctx context.Context, node Node, w lb.Want) (lb.Lease, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.closed, cancel)() //nolint:contextcheck // two lives end it
+	b.upkeep.begin(w.Stream)
+	defer b.upkeep.end(w.Stream)
+	answer, err := b.placer.ask(ctx, w)
+	if err != nil {
+		return lb.Lease{}, undecided(err)
+	}
+	if answer.err != nil {
+		return lb.Lease{}, answer.err
+	}
+	if err := node.Await(ctx, answer.index); err != nil {
+		return lb.Lease{}, undecided(err)
+	}
+	p, o, ok := b.Alive(w.Stream)
+	if !ok {
+		return lb.Lease{}, fmt.Errorf("%w: the placement is gone again", lb.ErrUndecided)
+	}
+	l := lb.Lease{Placement: p, Origin: o, Publish: w.Publish, Created: answer.created && p.Generation == answer.generation}
+	b.hold(l)
+	return l, nil
+}
+
+// Release implements lb.Balancer.
+func (b *Balancer) Release(l lb.Lease) {
+	last, lastPublisher := b.LetGo(l)
+	if lastPublisher {
+		b.upkeep.unpublish(l.Placement)
+	}
+	if last || lastPublisher {
+		b.upkeep.check(l.Placement.Stream)
+	}
+}
+
+// Abandon implements lb.Balancer.
+func (b *Balancer) Abandon(ctx context.Context, l lb.Lease) error {
+	node, err := b.peer()
+	if err != nil {
+		return err
+	}
+	if last, _ := b.LetGo(l); !last {
+		return nil
+	}
+	undo := fsm.Undo{Stream: l.Placement.Stream, Generation: l.Placement.Generation, Holder: b.config.Holder}
+	if _, err := node.Propose(ctx, undo); err != nil {
+		b.upkeep.check(l.Placement.Stream) // at least nobody thinks that we hold it
+		return undecided(err)
+	}
+	return nil
+}

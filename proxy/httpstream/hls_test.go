@@ -1,0 +1,128 @@
+package httpstream_test
+
+import (
+	"compress/gzip"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"srsx/lb"
+	"srsx/test/origintest"
+)
+
+// media is a media playlist that names all that a segment needs.
+const media = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI=\"init.mp4\"\n#EXTINF:1,\ns-1.m4s\n"
+
+func TestHLSPlaysThroughItsHints(t *testing.T) {
+	p := start(t, origintest.Script{})
+	p.publish(t, "s")
+	_, master := p.do(t, http.MethodGet, "/live/s.m3u8?token=secret")
+	child := lastLine(master)
+	if !strings.HasPrefix(child, "/live/s.m3u8?hls_ctx=") || !strings.Contains(child, "&token=secret&srsx=") {
+		t.Fatalf("master = %q; want the child with its context, the token and a hint", master)
+	}
+	_, media := p.do(t, http.MethodGet, child)
+	segment := lastLine(media)
+	if !strings.HasPrefix(segment, "s-") || !strings.Contains(segment, "&srsx=") {
+		t.Fatalf("media = %q; want segments with a hint", media)
+	}
+	response, body := p.do(t, http.MethodGet, "/live/"+segment)
+	if response.StatusCode != http.StatusOK || len(body)%188 != 0 || !strings.Contains(body, "live/s") {
+		t.Errorf("segment: status %d, %d bytes", response.StatusCode, len(body))
+	}
+	if response, part := p.do(t, http.MethodGet, "/live/"+segment, "Range", "bytes=188-375"); response.StatusCode != http.StatusPartialContent || part != body[188:376] {
+		t.Errorf("range: status %d, %d bytes; want 206 and 188", response.StatusCode, len(part))
+	}
+	if open := p.sessions(); open != 1 {
+		t.Errorf("%d sessions; want the one viewer", open)
+	}
+	for _, seen := range p.origin.Seen("http") {
+		if strings.Contains(seen.Request.URL.RawQuery, "srsx=") {
+			t.Errorf("the origin saw our hint in %q", seen.Request.URL.RawQuery)
+		}
+	}
+	eventually(t, "the viewer's session ends after its last request", func() bool { return p.sessions() == 0 })
+	// The hint outlives the session: no table is needed to serve a segment.
+	if response, _ := p.do(t, http.MethodGet, "/live/"+segment); response.StatusCode != http.StatusOK {
+		t.Errorf("segment after its session: status %d", response.StatusCode)
+	}
+}
+
+func TestMovedStreamIsFollowedByPlaylists(t *testing.T) {
+	p := start(t, origintest.Script{})
+	p.publish(t, "s")
+	response, master := p.do(t, http.MethodGet, "/live/s.m3u8")
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("master: %d", response.StatusCode)
+	}
+	child := lastLine(master)
+	second := origintest.Start(t, origintest.Config{})
+	p.register(t, second)
+	if err := p.balancer.Move(t.Context(), lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}, lb.OriginID(second.Server())); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = p.do(t, http.MethodGet, child)
+	if len(second.Seen("http")) == 0 {
+		t.Error("after a move the child playlist is still asked from the old origin")
+	}
+}
+
+func TestUnchangedPlaylistKeepsTheSession(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("If-Modified-Since") != "" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		_, _ = io.WriteString(w, media)
+	}))
+	_, _ = p.do(t, http.MethodGet, "/live/s.m3u8")
+	before := p.router.Sessions()
+	response, _ := p.do(t, http.MethodGet, "/live/s.m3u8", "If-Modified-Since", "Mon, 23 Nov 2026 20:00:00 GMT")
+	if response.StatusCode != http.StatusNotModified {
+		t.Fatalf("status %d", response.StatusCode)
+	}
+	after := p.router.Sessions()
+	if len(before) != 1 || len(after) != 1 {
+		t.Errorf("sessions %d, after a 304 %d; want 1 and 1", len(before), len(after))
+	}
+}
+
+func TestHeadOfAPlaylistPromisesNoEmptyBody(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, media) }))
+	response, _ := p.do(t, http.MethodHead, "/live/s.m3u8")
+	if response.Header.Get("Content-Length") == "0" {
+		t.Error("HEAD says Content-Length: 0")
+	}
+}
+
+func TestGzippedPlaylistIsReadable(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		_, _ = io.WriteString(z, media)
+		_ = z.Close()
+	}))
+	response, body := p.do(t, http.MethodGet, "/live/s.m3u8", "Accept-Encoding", "gzip")
+	if response.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(strings.NewReader(body))
+		if err != nil {
+			t.Fatalf("not gzip: %v", err)
+		}
+		plain, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatalf("gzip damaged: %v", err)
+		}
+		body = string(plain)
+	}
+	if !strings.Contains(body, "s-1.m4s?srsx=") {
+		t.Errorf("no hints in %q", body)
+	}
+}
+
+func TestPageThatIsNoPlaylistPassesUnchanged(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>\nhello\n") }))
+	if _, body := p.do(t, http.MethodGet, "/live/s.m3u8"); body != "<html>\nhello\n" {
+		t.Errorf("body became %q", body)
+	}
+}
