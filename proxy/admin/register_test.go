@@ -167,6 +167,7 @@ func TestAnOriginLivesOnlyWhereItMay(t *testing.T) {
 		{"own listener, IPv6", "x", "::1", "11935", "own listener"},
 		{"own listener on IPv6, by IPv4", "x", "127.0.0.1", "18080", "own listener"},
 		{"own listener of one address", "x", "127.0.0.1", "12025", "own listener"},
+		{"own listener of one address, mapped", "x", "::ffff:127.0.0.1", "12025", "own listener"},
 		{"own listener by an endpoint", "x", "10.0.0.5", "[::ffff:127.0.0.1]:11935", "own listener"},
 		{"own address as others know it", "x", "10.9.9.9", "11935", "own listener"},
 		{"own name from the configuration", "loop", "10.0.0.5", "11935", "own listener"},
