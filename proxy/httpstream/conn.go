@@ -33,7 +33,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 //
 // Reading, it refuses shapes of header that net/http puts up with and that a
 // proxy in front of us may read otherwise, so that one request becomes two: a
-// line that ends in LF or CR alone, and one that continues the line before (RFC
+// line that ends in LF alone, and one that continues the line before (RFC
 // 9112 sections 2.2 and 5.2). Requests with a body are refused, so all that a
 // client sends is header.
 //
@@ -88,11 +88,11 @@ func (c *clientConn) Close() error {
 
 // accept looks at the next byte and reports whether it may stand there.
 func (c *clientConn) accept(x byte) bool {
-	if (c.last == '\r') != (x == '\n') {
-		return false
-	}
 	switch x {
 	case '\n':
+		if c.last != '\r' {
+			return false
+		}
 		c.inside = !c.empty // an empty line ends the header
 		c.empty = true
 	case '\r': // no part of the line
