@@ -19,6 +19,10 @@ import (
 type hints struct {
 	wake chan struct{} // of size 1
 
+	// following is held by the one who applies; many who wait for about the
+	// same entries would each read all of them.
+	following sync.Mutex
+
 	mu     sync.Mutex
 	newest place
 }
@@ -91,6 +95,8 @@ func (n *Node) catchUp(ctx context.Context, at place) error {
 // applyThrough applies the log up to a place that is committed. It reports
 // whether the state has all of that now.
 func (n *Node) applyThrough(at place) bool {
+	n.hints.following.Lock()
+	defer n.hints.following.Unlock()
 	applied, halted := n.machine.position()
 	if applied >= at.index || halted != nil {
 		return applied >= at.index

@@ -188,8 +188,8 @@ func TestAwaitEndsWithItsContextAndTheNode(t *testing.T) {
 	if err := p.Node.Await(ctx, applied+100); !errors.Is(err, gone) {
 		t.Errorf("Await = %v; want the cause of its context", err)
 	}
-	closed := make(chan error, 1)
-	go func() { closed <- p.Node.Await(context.WithoutCancel(ctx), applied+100) }()
+	closed, node := make(chan error, 1), p.Node
+	go func() { closed <- node.Await(context.WithoutCancel(ctx), applied+100) }()
 	p.Stop()
 	if err := <-closed; !errors.Is(err, cluster.ErrClosed) {
 		t.Errorf("Await over a close = %v; want ErrClosed", err)

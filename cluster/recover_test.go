@@ -32,7 +32,7 @@ func TestAllRestartAndNothingIsLost(t *testing.T) {
 		for _, p := range peers {
 			p.Start()
 		}
-		c.WaitLeader()
+		c.ElectAnew()
 		c.RequireSame()
 		if after := c.Leader().State(); after != before {
 			t.Errorf("state after restart = %s; want %s", after, before)
@@ -51,7 +51,10 @@ func TestPeerAloneServesWhatItKnew(t *testing.T) {
 		c.EntrySize = 256 // as many entries as thrice the calls
 	}})
 	propose(t, c.Leader(), putOrigin())
-	names := placeMany(t, c.Followers()[0], "known", count)
+	var names []string
+	for i := range 10 {
+		names = append(names, placeMany(t, c.Followers()[0], fmt.Sprintf("known-%d", i), count/10)...)
+	}
 	c.RequireSame()
 	alone := c.Followers()[1]
 	c.Eventually("keep how far the log is committed", func() bool {
@@ -102,7 +105,7 @@ func TestSnapshotAndLogTogetherAreTheState(t *testing.T) {
 			q.Start()
 		}
 	}
-	c.WaitLeader()
+	c.ElectAnew()
 	c.RequireSame()
 	if after := p.State(); after != before {
 		t.Errorf("state after restart = %s; want %s", after, before)
@@ -165,7 +168,7 @@ func TestUnreadableSnapshotNeedsTheLogBehindAnOlderOne(t *testing.T) {
 	p.Kill()
 	p.TuneNext(func(c *cluster.Config) { c.Snapshots = &unreadable{SnapshotStore: c.Snapshots, all: true} })
 	p.Start() // the log still has everything
-	c.WaitLeader()
+	c.ElectAnew()
 	if got := known(p, names...); got != len(names) {
 		t.Errorf("knows %d of %d", got, len(names))
 	}
@@ -192,7 +195,7 @@ func TestPeersFileReplacesTheMembersOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	left.Start()
-	c.WaitLeader()
+	c.ElectAnew()
 	if s := left.Node.Servers(); len(s) != 1 || s[0].ID != left.ID || !s[0].Voter {
 		t.Errorf("members = %v; want only %s", s, left.ID)
 	}
@@ -205,7 +208,7 @@ func TestPeersFileReplacesTheMembersOnce(t *testing.T) {
 	}
 	left.Stop()
 	left.Start() // not once more
-	c.WaitLeader()
+	c.ElectAnew()
 	if known(left, "after") != 1 {
 		t.Error("the second start lost what came after the recovery")
 	}
@@ -229,7 +232,7 @@ func TestDamagedPeersFileEndsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Start()
-	c.WaitLeader()
+	c.ElectAnew()
 }
 
 func TestBackupIsRestoredEverywhere(t *testing.T) {
@@ -271,7 +274,7 @@ func TestBackupIsRestoredEverywhere(t *testing.T) {
 	for i := range 4 {
 		c.Peer(i).Start()
 	}
-	c.WaitLeader()
+	c.ElectAnew()
 	c.RequireSame()
 	if after := c.Leader().State(); after != before {
 		t.Errorf("state after restart = %s; want %s", after, before)

@@ -68,9 +68,8 @@ func (h *waiterHeap) Pop() any {
 	return w
 }
 
-// maxResults bounds how many entries' results are kept for a forward that gets
-// no reply; at 16 KB an entry that is some 50 MB.
-const maxResults = 1024
+// maxResults bounds what is kept for a forward that gets no reply for long.
+const maxResults = 1 << 18 // of commands; some 50 MB
 
 // results keeps what the latest entries did, as long as a forward is under way:
 // the leader's reply names the entry that holds this peer's commands, and the
@@ -79,6 +78,7 @@ type results struct {
 	wanted []uint64 // the index applied when each forward under way began
 	order  []uint64 // indexes of what is kept, ascending
 	kept   map[uint64][]fsm.Result
+	count  int // of commands in kept
 }
 
 func newResults() results { return results{kept: make(map[uint64][]fsm.Result)} }
@@ -108,19 +108,20 @@ func (r *results) keep(index uint64, res []fsm.Result) {
 	}
 	r.kept[index] = res
 	r.order = append(r.order, index)
-	if len(r.order) > maxResults {
+	for r.count += len(res); r.count > maxResults && len(r.order) > 1; {
 		r.drop()
 	}
 }
 
 func (r *results) drop() {
+	r.count -= len(r.kept[r.order[0]])
 	delete(r.kept, r.order[0])
 	r.order = r.order[1:]
 }
 
 func (r *results) forget() {
 	clear(r.kept)
-	r.order = nil
+	r.order, r.count = nil, 0
 }
 
 func (r *results) of(index uint64) ([]fsm.Result, bool) {

@@ -238,7 +238,7 @@ func (c *Cluster) WaitLeader(among ...*Peer) *Peer {
 	return leader
 }
 
-// Elect makes a voter start an election now, and waits until it leads.
+// Elect makes a voter start an election now, and waits for a leader.
 func (c *Cluster) Elect(p *Peer) {
 	c.t.Helper()
 	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
@@ -247,6 +247,24 @@ func (c *Cluster) Elect(p *Peer) {
 		c.t.Fatalf("elect %s: %v", p.ID, err)
 	}
 	c.WaitLeader()
+}
+
+// ElectAnew elects the running peer that is furthest: after all were restarted,
+// that need not wait for the timeout.
+func (c *Cluster) ElectAnew() {
+	c.t.Helper()
+	var best *Peer
+	for _, p := range c.Peers() {
+		for _, s := range p.Node.Servers() {
+			if s.ID == p.ID && s.Voter && (best == nil || p.Node.Status().Last > best.Node.Status().Last) {
+				best = p
+			}
+		}
+	}
+	if best == nil {
+		c.t.Fatal("no voter runs")
+	}
+	c.Elect(best)
 }
 
 // Followers returns the running peers other than the leader.

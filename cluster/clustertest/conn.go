@@ -66,7 +66,13 @@ func (d *deadline) set(l *link, at time.Time) {
 	}
 	d.at = at
 	if !at.IsZero() {
-		d.timer = time.AfterFunc(time.Until(at), l.changed.Broadcast)
+		// Under the lock: between a look at the clock and the wait for the link
+		// nobody would hear it.
+		d.timer = time.AfterFunc(time.Until(at), func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.changed.Broadcast()
+		})
 	}
 	l.changed.Broadcast()
 }
