@@ -239,7 +239,7 @@ type Viewer struct {
 
 // push queues a message, unless the viewer lags too far: then it loses all up
 // to the next key frame, and in the end its place.
-func (v *Viewer) push(m Message, key bool) {
+func (v *Viewer) push(m Message, key bool) { //nolint:revive // key is a fact of the message
 	config := m.Type == dataType || isConfig(m)
 	switch {
 	case v.cut:

@@ -358,7 +358,7 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	}
 	defer c.Close()
 	var status *mediatest.StatusError
-	if err := c.Publish("new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
+	if err = c.Publish("new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
 		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
 	}
 	response, err := http.Get("http://" + f.peers[0].HTTP + "/live/other.flv")
