@@ -56,6 +56,7 @@ func TestWatchFollowsLive(t *testing.T) {
 	p.originAt(t, origintest.Config{Server: "o1", Interval: time.Minute})
 	p.publish(t, "one").end()
 	home := p.homeOf(t, "live/one")
+	eventually(t, "the publisher's end is known", func() bool { return !p.placements(t)["__defaultVhost__/live/one"].Publishing })
 	p.must(t, "placement", "forget", "live/one")
 	for _, want := range []string{
 		"origin-up", "placed         __defaultVhost__/live/one " + home, "published", "unpublished",
