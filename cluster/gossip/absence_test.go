@@ -51,6 +51,21 @@ func TestPeerAtANewAddressIsTheSamePeer(t *testing.T) {
 	eventually(t, "b has nothing to complain of", func() bool { return b2.Why() == "" })
 }
 
+func TestQuickRestartIsAnUpdate(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	b.joins(t, a)
+	eventually(t, "a sees b", func() bool { return a.sees("b", gossip.Alive) })
+	b2 := b.again(t, listenOn(b.Addr()), func(c *gossip.Config) { c.Meta.Version = "1.1" })
+	b2.joins(t, a)
+	eventually(t, "a knows the new run of b", func() bool {
+		m, _ := a.member("b")
+		return m.State == gossip.Alive && m.Meta == b2.cfg.Meta
+	})
+	eventually(t, "a hands out the new epoch", func() bool {
+		return a.saw(func(e gossip.Event) bool { return e.Was.Epoch == 1 && e.Member.Epoch == 2 && !e.Moved() })
+	})
+}
+
 func TestAllMovedButOneFindEachOther(t *testing.T) {
 	remember := func(c *gossip.Config) { c.PeersFile = filepath.Join(t.TempDir(), "peers") }
 	a, b, c := start(t, "a", remember), start(t, "b", remember), start(t, "c", remember)

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -108,8 +107,7 @@ func (g *Gossip) anybody() []netip.AddrPort {
 	if len(live) == 0 {
 		return nil
 	}
-	node := live[rand.IntN(len(live))]
-	return []netip.AddrPort{netip.AddrPortFrom(addrOf(node), node.Port)}
+	return []netip.AddrPort{live[rand.IntN(len(live))].Gossip}
 }
 
 // meetMissed tries everyone who is missed; unresolved is what the lookup of the
@@ -130,17 +128,11 @@ func (g *Gossip) meetMissed(ctx context.Context, missed []netip.AddrPort, unreso
 func (g *Gossip) without(addrs []netip.AddrPort) []netip.AddrPort {
 	here := make(map[netip.AddrPort]bool)
 	if time.Since(g.roster.movedAt()) >= g.rejoin { // else they need to hear of our new address
-		for _, node := range g.live() {
-			here[netip.AddrPortFrom(addrOf(node), node.Port)] = true
+		for _, peer := range g.live() {
+			here[peer.Gossip] = true
 		}
 	}
 	return slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return here[a] })
-}
-
-// addrOf returns the address of a peer that NotifyAlive has let in.
-func addrOf(node *memberlist.Node) netip.Addr {
-	addr, _ := netip.AddrFromSlice(node.Addr)
-	return addr.Unmap()
 }
 
 // meet exchanges states with each address and returns how many were other peers.
