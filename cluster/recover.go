@@ -189,7 +189,11 @@ func recoverPeers(c Config, j *journal) error {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	m := newMachine(c.Limits, nobody{}, c.Log)
-	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, c.Snapshots, c.Transport, configuration); err != nil {
+	readable, _, err := restoreLatest(m, c.Snapshots)
+	if readable == nil {
+		return err
+	}
+	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, readable, c.Transport, configuration); err != nil {
 		return fmt.Errorf("recover by %s: %w", path, err)
 	}
 	if err := os.Rename(path, filepath.Join(c.RecoveryDir, peersIngested)); err != nil {
