@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"srsx/lb"
 	"srsx/proxy"
@@ -71,6 +72,7 @@ type Server struct {
 	config   Config
 	mux      *http.ServeMux
 	rates    *rates
+	refusals *rate.Limiter // of log lines about refused registrations
 	callers  callers
 	draining atomic.Bool
 	unsure   atomic.Int64 // unix ns since when the backend cannot decide; 0: it can
@@ -81,7 +83,7 @@ func NewServer(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{config: config, mux: http.NewServeMux(), rates: newRates()}
+	s := &Server{config: config, mux: http.NewServeMux(), rates: newRates(), refusals: rate.NewLimiter(1, refusalBurst)}
 	s.routes()
 	return s
 }
@@ -89,8 +91,8 @@ func NewServer(config Config) *Server {
 // routes is the whole API. The guard stands beside each path.
 func (s *Server) routes() {
 	open, guarded := s.open, s.guarded
-	s.mux.Handle("POST /api/v1/srs/register", open(s.register))
-	s.mux.Handle("POST /api/v1/srs/register/{token}", open(s.register))
+	s.mux.Handle("POST /api/v1/srs/register", open(s.registerOrSay))
+	s.mux.Handle("POST /api/v1/srs/register/{token}", open(s.registerOrSay))
 	s.mux.Handle("GET /api/v1/versions", s.Versions())
 	s.mux.Handle("GET /livez", open(s.livez))
 	s.mux.Handle("GET /readyz", open(s.readyz))

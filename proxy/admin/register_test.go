@@ -1,9 +1,11 @@
 package admin_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -115,6 +117,19 @@ func TestBadRegistrationsGetOneClearError(t *testing.T) {
 	}
 	if n := len(a.balancer.Origins()); n != 0 {
 		t.Errorf("%d origins came of it; want none", n)
+	}
+}
+
+// SRS looks at no answer: the log is where an operator finds out.
+func TestARefusedRegistrationIsLoggedButNotWithoutEnd(t *testing.T) {
+	var log bytes.Buffer
+	a := start(t, func(c *admin.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 200 {
+		a.register(`{}`, "10.0.0.5:1")
+	}
+	lines := strings.Count(log.String(), "registration refused")
+	if lines == 0 || lines > 30 || !strings.Contains(log.String(), "10.0.0.5:1") || !strings.Contains(log.String(), "field ip is missing") {
+		t.Errorf("%d lines, log = %.500s; want a few, with client and reason", lines, log.String())
 	}
 }
 
