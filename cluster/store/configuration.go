@@ -26,11 +26,10 @@ type configurations struct {
 	entries []raft.Log
 }
 
-// note takes over the configurations among consecutive entries that were stored.
+// note takes over the configurations among entries that were stored.
 func (c *configurations) note(logs ...*raft.Log) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.remove(logs[0].Index, logs[len(logs)-1].Index)
 	for _, l := range logs {
 		if l.Type == raft.LogConfiguration {
 			c.entries = append(c.entries, raft.Log{Index: l.Index, Data: l.Data})
@@ -42,10 +41,6 @@ func (c *configurations) note(logs ...*raft.Log) {
 func (c *configurations) forget(lowest, highest uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.remove(lowest, highest)
-}
-
-func (c *configurations) remove(lowest, highest uint64) {
 	c.entries = slices.DeleteFunc(c.entries, func(l raft.Log) bool { return l.Index >= lowest && l.Index <= highest })
 }
 

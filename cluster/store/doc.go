@@ -45,9 +45,12 @@
 //     With TrailingLogs below SnapshotThreshold it always was removed; let
 //     TrailingLogs be larger where the second snapshot is to be of use.
 //
-// Not noticed is a write that the disk acknowledged and lost whole, an older
-// version of a page in place of a newer, and a change to the configuration or
-// the size in the description of a snapshot: raft puts no checksum there.
+// Not noticed is an older version of a page in the place of a newer, because the
+// disk lost a write that it had acknowledged, or because a turned bit in a page
+// number points to one that is still lying about (about one in 20,000 of the bits
+// tried in the tests): the log then ends earlier, or with what was replaced. Nor
+// is a change to the members or the size in the description of a snapshot: raft
+// puts no checksum there.
 //
 // Contained is the start only. When the disk fails to read a mapped page later,
 // the process ends with SIGBUS, as with every mapped file; an entry that has
