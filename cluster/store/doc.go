@@ -2,7 +2,7 @@
 // its term and vote, and its snapshots, in one directory that one process has.
 //
 //	raft -> commit tracking ( log cache ( watchdog ( raft-boltdb )))   raft.db
-//	raft -> committed configuration ( file snapshots )                 snapshots/
+//	raft -> file snapshots                                          snapshots/
 //
 // # Commit tracking
 //
@@ -13,9 +13,14 @@
 // RestoreCommittedLogs is on. What is missing afterwards is what was committed
 // but not yet followed by another entry: the last batch.
 //
-// Two defects of raft 1.8.0 that come with RestoreCommittedLogs are met here:
-// NewRaft hangs when there is too much to apply ([MaxReplay]), and it forgets
-// the members of the cluster ([Store.Snapshots]).
+// Two defects of raft 1.8.0 come with RestoreCommittedLogs. NewRaft hangs when it
+// has too much to apply ([MaxReplay]). And it looks for the members of the
+// cluster only among the entries that it has not just applied, and otherwise in
+// the snapshot: it forgets every change of membership between the two, on a log
+// without a snapshot all members, and after a stop of all peers nobody calls an
+// election again. So the owner of raft applies what is committed by itself,
+// before NewRaft, and lets raft's log store say 0; RestoreCommittedLogs stays on,
+// since raft stages no commit index without it.
 //
 // # What is checked, and when
 //
