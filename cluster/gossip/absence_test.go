@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"srsx/cluster/gossip"
 )
 
@@ -30,7 +32,15 @@ func TestSplitHealsAfterBothSidesGaveUp(t *testing.T) {
 }
 
 func TestPeerAtANewAddressIsTheSamePeer(t *testing.T) {
-	a, b, c := start(t, "a"), start(t, "b"), start(t, "c")
+	slow := func(c *gossip.Config) {
+		c.Rejoin = time.Minute // what is quick must not be so by these
+		c.Tune(func(mc *memberlist.Config) {
+			hurried(mc)
+			mc.GossipToTheDeadTime, mc.PushPullInterval = time.Minute, time.Minute
+			mc.SuspicionMult = 25 // 5 s, as in production: longer than a peer takes to settle
+		})
+	}
+	a, b, c := start(t, "a", slow), start(t, "b", slow), start(t, "c", slow)
 	b.joins(t, a)
 	c.joins(t, a)
 	eventually(t, "all have met", func() bool { return c.sees("b", gossip.Alive) && b.sees("c", gossip.Alive) })

@@ -106,6 +106,19 @@ func TestNamesAreHeldByThoseWhoMayComeBack(t *testing.T) {
 	}
 }
 
+// TestWhoWasLeavingHasLeft is for the peer whose good-bye was lost, after it had
+// announced it.
+func TestWhoWasLeavingHasLeft(t *testing.T) {
+	r := testRoster()
+	m, at := testPeer("p", r)
+	m.Leaving = true
+	r.alive(m, at)
+	r.silent(m.ID)
+	if got := r.state("p"); got != Left {
+		t.Errorf("state = %s; want left", got)
+	}
+}
+
 func TestLateEventsAreDroppedOldestFirst(t *testing.T) {
 	q := newQueue()
 	for i := range maxQueued + 10 {
