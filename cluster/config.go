@@ -27,7 +27,7 @@ type Config struct {
 	Snapshots raft.SnapshotStore
 
 	// Transport carries raft. It is closed with the node.
-	Transport raft.Transport
+	Transport Transport
 	// RPC carries all else between the peers.
 	RPC RPC
 
@@ -72,6 +72,13 @@ type Config struct {
 	TrailingEntries uint64
 
 	Log *slog.Logger // default: discards
+}
+
+// Transport is what raft needs, as [raft.NetworkTransport] has it.
+type Transport interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
 }
 
 // RPC carries requests between peers.

@@ -65,7 +65,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	led := make(chan bool, 1)
 	settings := config.raftConfig()
 	settings.NotifyCh = led
-	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, config.Transport)
+	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, unpipelined{config.Transport})
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
