@@ -1,7 +1,6 @@
 package clustertest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"srsx/cluster"
-	"srsx/fsm"
 )
 
 // Patience is how long what must happen may take, on a slow machine.
@@ -241,12 +239,13 @@ func (c *Cluster) WaitLeader(among ...*Peer) *Peer {
 // Elect makes a voter start an election now, and waits for a leader.
 func (c *Cluster) Elect(p *Peer) {
 	c.t.Helper()
+	before := p.Node.Status().Term
 	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
 	err := p.transport.TimeoutNow(raft.ServerID(p.ID), raft.ServerAddress(p.ID), request, &raft.TimeoutNowResponse{})
 	if err != nil {
 		c.t.Fatalf("elect %s: %v", p.ID, err)
 	}
-	c.WaitLeader()
+	c.Eventually("elect "+p.ID, func() bool { return c.WaitLeader().Node.Status().Term > before })
 }
 
 // ElectAnew elects the running peer that is furthest: after all were restarted,
@@ -301,42 +300,38 @@ func (c *Cluster) Reset(from, to *Peer) { c.net.reset(from.ID, to.ID, true) }
 func (c *Cluster) Heal() { c.net.heal() }
 
 // RequireSame waits until all running peers have applied the same entry, and
-// fails the test unless their states are equal then.
+// fails the test when their states differ at it.
 func (c *Cluster) RequireSame() {
 	c.t.Helper()
 	c.Eventually("apply the same entries", func() bool {
-		index, applied := uint64(0), uint64(0)
+		indexes, states := make(map[uint64]bool), make(map[string][]string)
 		for _, p := range c.Peers() {
-			s := p.Node.Status()
-			applied = max(applied, s.Committed)
-			p.Node.View(func(state *fsm.State) { index = max(index, state.Index()) })
+			index, state := p.state()
+			indexes[index] = true
+			states[state] = append(states[state], p.ID)
 		}
-		same := true
-		for _, p := range c.Peers() {
-			p.Node.View(func(state *fsm.State) { same = same && state.Index() == index })
+		if len(indexes) == 1 && len(states) > 1 {
+			c.t.Fatalf("states differ: %v", states)
 		}
-		return same && applied > 0
+		return len(states) == 1 && !indexes[0]
 	})
-	states := make(map[string][]string)
-	for _, p := range c.Peers() {
-		states[p.State()] = append(states[p.State()], p.ID)
-	}
-	if len(states) != 1 {
-		c.t.Errorf("states differ: %v", states)
-	}
 }
 
 // State returns what identifies the peer's state: its index and hash.
 func (p *Peer) State() string {
 	p.cluster.t.Helper()
-	var b bytes.Buffer
-	index, err := p.Node.SaveSnapshot(&b)
+	_, state := p.state()
+	return state
+}
+
+func (p *Peer) state() (index uint64, state string) {
+	p.cluster.t.Helper()
+	h := fnv.New64a()
+	index, err := p.Node.SaveSnapshot(h)
 	if err != nil {
 		p.cluster.t.Fatal(err)
 	}
-	h := fnv.New64a()
-	_, _ = h.Write(b.Bytes()) // a hash takes everything
-	return fmt.Sprintf("%d:%016x", index, h.Sum64())
+	return index, fmt.Sprintf("%d:%016x", index, h.Sum64())
 }
 
 // Eventually waits until ok returns true.
