@@ -105,7 +105,10 @@ func (n *Node) succeed(ctx context.Context, dead Leadership) {
 func (n *Node) inquest(ctx context.Context, dead Leadership) (rank int, agreed bool) {
 	request := binary.AppendUvarint(appendBytes(nil, []byte(dead.Leader)), dead.Term)
 	own := n.testimony(dead.Leader, dead.Term)
-	var mu sync.Mutex
+	var (
+		mu      sync.Mutex // guards further: late answers come after the return
+		further int
+	)
 	err := n.majority(ctx, func(ctx context.Context, id string) bool {
 		if id == n.config.ID {
 			return own.saw
@@ -124,13 +127,14 @@ func (n *Node) inquest(ctx context.Context, dead Leadership) (rank int, agreed b
 		}
 		if t.further(own) {
 			mu.Lock()
-			rank++
+			further++
 			mu.Unlock()
 		}
 		return true
 	})
 	mu.Lock()
-	defer mu.Unlock()
+	rank = further
+	mu.Unlock()
 	return rank, err == nil
 }
 
