@@ -176,3 +176,6 @@ func (n *Node) changeHere(ctx context.Context, c change, id, addr string) error 
 		return err
 	}
 }
+
+// Raft is what keeps the members in line with who is there: see package quorum.
+func (n *Node) Raft() *raft.Raft { return n.raft }

@@ -44,6 +44,8 @@ type Node struct {
 // that has state serves it at once, see [Node.View], and needs nobody for that.
 func Open(ctx context.Context, config Config) (*Node, error) {
 	config = config.withDefaults()
+	settings := config.raftConfig()
+	config.Transport = mended{config.Transport, settings.ElectionTimeout}
 	n := &Node{
 		config:  config,
 		log:     config.Log,
@@ -64,9 +66,8 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		return nil, fmt.Errorf("recover state: %w", err)
 	}
 	led := make(chan bool, 1)
-	settings := config.raftConfig()
 	settings.NotifyCh = led
-	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, mended{config.Transport, settings.ElectionTimeout})
+	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, config.Transport)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}

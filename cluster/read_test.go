@@ -78,9 +78,7 @@ func TestDeposedLeaderProvesNothing(t *testing.T) {
 			}
 			old, successor := depose(c, side...)
 			propose(t, successor, place("new", successor.ID))
-			if s := old.Node.Status(); !s.Established {
-				t.Skip("the old leader has noticed already: too slow a machine")
-			}
+			// Whether or not the old leader has noticed by now, it proves nothing.
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			for _, p := range append(side, old) {

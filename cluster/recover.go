@@ -134,9 +134,7 @@ func (n *Node) keepWithin(ctx context.Context, applied uint64) error {
 	}
 }
 
-// readableSnapshots leaves out snapshots that could not be read, and the one of
-// nothing, by which the store tells the configuration to a raft that replays the
-// log itself.
+// readableSnapshots leaves out snapshots that could not be read.
 type readableSnapshots struct {
 	raft.SnapshotStore
 	without []string
@@ -146,7 +144,7 @@ type readableSnapshots struct {
 func (s *readableSnapshots) List() ([]*raft.SnapshotMeta, error) {
 	list, err := s.SnapshotStore.List()
 	return slices.DeleteFunc(list, func(meta *raft.SnapshotMeta) bool {
-		return meta.Index == 0 || slices.Contains(s.without, meta.ID)
+		return slices.Contains(s.without, meta.ID)
 	}), err
 }
 
@@ -176,7 +174,7 @@ All entries in the logs count as agreed then, also those that no majority had.
 // recoverPeers carries out peers.json, if there is one: the servers in it become
 // the members, whatever the log says. The file is renamed afterwards; after a
 // crash in between it is carried out once more, which changes nothing.
-func recoverPeers(c Config, j *journal, snapshots raft.SnapshotStore) error {
+func recoverPeers(c Config, j *journal, snapshots *readableSnapshots) error {
 	if c.RecoveryDir == "" {
 		return nil
 	}
@@ -192,6 +190,9 @@ func recoverPeers(c Config, j *journal, snapshots raft.SnapshotStore) error {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	m := newMachine(c.Limits, nobody{}, c.Log)
+	if _, err := restoreLatest(m, j, snapshots); err != nil {
+		return err
+	}
 	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, snapshots, c.Transport, configuration); err != nil {
 		return fmt.Errorf("recover by %s: %w", path, err)
 	}

@@ -13,6 +13,7 @@ import (
 
 // Position is how far a peer is.
 type Position struct {
+	Term    uint64 // the latest it knows of
 	Last    uint64 // index of its last log entry
 	Applied uint64
 	// Healthy means that it is neither fenced nor halted.
@@ -29,7 +30,7 @@ func (n *Node) Position(ctx context.Context, id string) (Position, error) {
 		return Position{}, fmt.Errorf("ask %s for its position: %w", id, err)
 	}
 	m := &message{rest: reply}
-	p := Position{Last: m.uvarint(), Applied: m.uvarint(), Healthy: m.octet() == 1}
+	p := Position{Term: m.uvarint(), Last: m.uvarint(), Applied: m.uvarint(), Healthy: m.octet() == 1}
 	if m.end() != nil {
 		return Position{}, malformed("position", id)
 	}
@@ -38,12 +39,12 @@ func (n *Node) Position(ctx context.Context, id string) (Position, error) {
 
 func (n *Node) position() Position {
 	applied, halted := n.machine.position()
-	return Position{Last: n.raft.LastIndex(), Applied: applied, Healthy: halted == nil && !n.fenced.Load()}
+	return Position{Term: n.raft.CurrentTerm(), Last: n.raft.LastIndex(), Applied: applied, Healthy: halted == nil && !n.fenced.Load()}
 }
 
 func (n *Node) answerPosition(context.Context, string, []byte) ([]byte, error) {
 	p := n.position()
-	b := binary.AppendUvarint(binary.AppendUvarint(nil, p.Last), p.Applied)
+	b := binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(nil, p.Term), p.Last), p.Applied)
 	if p.Healthy {
 		return append(b, 1), nil
 	}

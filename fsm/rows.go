@@ -139,8 +139,8 @@ func (w *rowWriter) appendHolder(b []byte, h Holder) []byte {
 type rowReader struct {
 	generation uint64
 	placedAt   int64
-	paths      [][2]string // vhost and app by the number given
-	tenures    []tenure
+	paths      []uint32 // number in the store by the number given
+	tenures    []uint32 // likewise
 	holders    []Holder
 	idle       []uint32 // records that nobody holds
 }
@@ -149,46 +149,50 @@ func (rr *rowReader) read(r *reader, s *State) {
 	before := rr.generation
 	rr.generation += r.uvarint()
 	rr.placedAt += r.varint()
-	path := rr.path(r)
+	path := rr.path(r, &s.placed)
 	home := r.below(uint64(len(s.homes.ordered)), "origin")
-	t := rr.tenure(r)
+	tenure := rr.tenure(r, &s.placed)
 	publishing := r.flags(1) != 0
 	name := r.string()
 	if r.err != nil {
 		return
 	}
-	stream := Stream{VHost: path[0], App: path[1], Name: name}
-	switch _, placed := s.placed.find(stream); {
+	switch _, placed := s.placed.under(path, name); {
 	case placed:
 		r.fail("stream placed twice")
 	case rr.generation <= before || rr.generation > s.sequence:
 		r.fail("generation out of order")
 	case rr.placedAt < 0 || rr.placedAt > latest:
 		r.fail("time out of range")
-	case max(len(stream.VHost), len(stream.App), len(name)) > MaxPart:
+	case len(name) > MaxPart:
 		r.fail("name too long")
 	default:
-		n := s.insert(stream, s.homes.ordered[home], record{
-			generation: rr.generation, stamp: stampOf(rr.placedAt, publishing, len(name)),
-		}, t)
-		if t.idleSince != 0 {
+		n := s.insert(name, s.homes.ordered[home], record{
+			generation: rr.generation, stamp: stampOf(rr.placedAt, publishing, len(name)), path: path, tenure: tenure,
+		})
+		if s.placed.tenures.at(tenure).idleSince != 0 {
 			rr.idle = append(rr.idle, n)
 		}
 	}
 }
 
-func (rr *rowReader) path(r *reader) [2]string {
+func (rr *rowReader) path(r *reader, st *store) uint32 {
 	n := r.below(uint64(len(rr.paths))+1, "path")
-	if n == uint64(len(rr.paths)) {
-		rr.paths = append(rr.paths, [2]string{r.own(), r.own()})
+	if n < uint64(len(rr.paths)) {
+		return st.paths.again(rr.paths[n])
 	}
+	vhost, app := r.string(), r.string()
+	if max(len(vhost), len(app)) > MaxPart {
+		r.fail("name too long")
+	}
+	rr.paths = append(rr.paths, st.paths.take(vhost, app, &st.table))
 	return rr.paths[n]
 }
 
-func (rr *rowReader) tenure(r *reader) tenure {
+func (rr *rowReader) tenure(r *reader, st *store) uint32 {
 	n := r.below(uint64(len(rr.tenures))+1, "holders")
 	if n < uint64(len(rr.tenures)) {
-		return rr.tenures[n]
+		return st.tenures.again(rr.tenures[n])
 	}
 	t := tenure{}
 	for n := r.count("count of holders"); n > 0 && r.err == nil; n-- {
@@ -200,12 +204,12 @@ func (rr *rowReader) tenure(r *reader) tenure {
 	}
 	if len(t.holders) == 0 {
 		t.idleSince, t.orphaned = r.varint(), r.flags(1) != 0
+		if t.idleSince < 1 || t.idleSince > latest {
+			r.fail("time out of range")
+		}
 	}
-	if len(t.holders) == 0 && (t.idleSince < 1 || t.idleSince > latest) {
-		r.fail("time out of range")
-	}
-	rr.tenures = append(rr.tenures, t)
-	return t
+	rr.tenures = append(rr.tenures, st.tenures.take(t))
+	return rr.tenures[n]
 }
 
 func (rr *rowReader) holder(r *reader) Holder {

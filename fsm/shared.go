@@ -28,9 +28,11 @@ func (p *paths) take(vhost, app string, t *table) uint32 {
 		n = p.add(path{vhost: vhost, app: app, hash: spread(t.text(vhost), t.text(app))})
 		p.numbers[[2]string{vhost, app}] = n
 	}
-	p.edit(n).uses++
-	return n
+	return p.again(n)
 }
+
+// again takes a number that is in use for one more placement.
+func (p *paths) again(n uint32) uint32 { p.edit(n).uses++; return n }
 
 func (p *paths) giveBack(n uint32) {
 	if e := p.edit(n); e.uses > 1 {
@@ -69,9 +71,11 @@ func (t *tenures) take(v tenure) uint32 {
 		n = t.add(v)
 		t.numbers[string(t.scratch)] = n
 	}
-	t.edit(n).uses++
-	return n
+	return t.again(n)
 }
+
+// again takes a number that is in use for one more placement.
+func (t *tenures) again(n uint32) uint32 { t.edit(n).uses++; return n }
 
 func (t *tenures) giveBack(n uint32) {
 	e := t.edit(n)

@@ -159,21 +159,22 @@ func (s *State) live(n uint32) bool { return s.homeOf(n).origin.State != Down }
 
 func (s *State) homeOf(n uint32) *home { return s.homes.slots[s.placed.records.at(n).home] }
 
-// insert places a stream that is not placed. Of the record, generation and stamp
-// are given.
-func (s *State) insert(stream Stream, h *home, r record, t tenure) uint32 {
-	st := &s.placed
-	r.path = st.paths.take(stream.VHost, stream.App, &st.table)
-	r.tenure = st.tenures.take(t)
+// insert places a stream that is not placed. Of the record, generation, stamp,
+// path and tenure are given.
+func (s *State) insert(name string, h *home, r record) uint32 {
 	r.home = h.slot
-	n := st.add(r, stream.Name)
-	h.append(n, &st.records)
+	n := s.placed.add(r, name)
+	h.append(n, &s.placed.records)
 	return n
 }
 
 // place places a stream that is not placed, now.
 func (s *State) place(stream Stream, h *home, publishing bool, t tenure) uint32 {
-	n := s.insert(stream, h, record{generation: s.sequence, stamp: stampOf(s.now, publishing, len(stream.Name))}, t)
+	st := &s.placed
+	n := s.insert(stream.Name, h, record{
+		generation: s.sequence, stamp: stampOf(s.now, publishing, len(stream.Name)),
+		path: st.paths.take(stream.VHost, stream.App, &st.table), tenure: st.tenures.take(t),
+	})
 	if t.idleSince != 0 {
 		s.watch(n)
 	}

@@ -85,6 +85,35 @@ func TestSnapshotStandsStill(t *testing.T) {
 	}
 }
 
+// TestSnapshotIsReadWhileTheStateGoesOn is for the race detector above all.
+func TestSnapshotIsReadWhileTheStateGoesOn(t *testing.T) {
+	random := seeded(t)
+	s := started(Limits{})
+	for range 20 {
+		snapshot := s.Snapshot()
+		var want, got bytes.Buffer
+		_, _ = snapshot.WriteTo(&want)
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			_, _ = snapshot.WriteTo(&got)
+		}()
+		for reading := true; reading; {
+			for range 100 {
+				log(s, randomCommand(random, s))
+			}
+			select {
+			case <-read:
+				reading = false
+			default:
+			}
+		}
+		if !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Fatal("the snapshot changed while it was read")
+		}
+	}
+}
+
 // TestMemoryIsUsedAgain: what comes and goes takes no more memory than what is
 // there at one time, and when all is gone none is left.
 func TestMemoryIsUsedAgain(t *testing.T) {

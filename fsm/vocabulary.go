@@ -195,7 +195,7 @@ type Placement struct {
 	Generation  uint64      // number of the command that made it; fences later ones
 	PlacedAt    time.Time
 	Publishing  bool
-	Holders     []Holder  // peers with at least one session; none: about to go
+	Holders     []Holder  // peers with at least one session, sorted; none: about to go
 	IdleSince   time.Time // when the last holder went; zero: held
 	Orphaned    bool      // the last holder was a peer that was lost
 }

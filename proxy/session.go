@@ -228,8 +228,6 @@ func (s *session) End(err error) {
 		s.release()
 		s.routing.Unlock()
 		r := s.router
-		r.sessions.remove(s)
-		r.limiter.leave(s.request.Client.Addr())
 		r.metrics.ended.WithLabelValues(s.request.Kind, direction(s.request), reasonClass(err)).Inc()
 		r.log.InfoContext(s.ctx, "session ended",
 			"id", s.id,
@@ -243,6 +241,9 @@ func (s *session) End(err error) {
 			"duration", time.Since(s.started).Round(time.Millisecond),
 			"reason", reasonText(err),
 		)
+		// Last, so that who sees it gone finds its line in the log.
+		r.sessions.remove(s)
+		r.limiter.leave(s.request.Client.Addr())
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"srsx/cluster/gossip"
 )
 
@@ -30,7 +32,15 @@ func TestSplitHealsAfterBothSidesGaveUp(t *testing.T) {
 }
 
 func TestPeerAtANewAddressIsTheSamePeer(t *testing.T) {
-	a, b, c := start(t, "a"), start(t, "b"), start(t, "c")
+	slow := func(c *gossip.Config) {
+		c.Rejoin = time.Minute // what is quick must not be so by these
+		c.Tune(func(mc *memberlist.Config) {
+			hurried(mc)
+			mc.GossipToTheDeadTime, mc.PushPullInterval = time.Minute, time.Minute
+			mc.SuspicionMult = 25 // 5 s, as in production: longer than a peer takes to settle
+		})
+	}
+	a, b, c := start(t, "a", slow), start(t, "b", slow), start(t, "c", slow)
 	b.joins(t, a)
 	c.joins(t, a)
 	eventually(t, "all have met", func() bool { return c.sees("b", gossip.Alive) && b.sees("c", gossip.Alive) })
@@ -49,6 +59,21 @@ func TestPeerAtANewAddressIsTheSamePeer(t *testing.T) {
 		}
 	}
 	eventually(t, "b has nothing to complain of", func() bool { return b2.Why() == "" })
+}
+
+func TestQuickRestartIsAnUpdate(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	b.joins(t, a)
+	eventually(t, "a sees b", func() bool { return a.sees("b", gossip.Alive) })
+	b2 := b.again(t, listenOn(b.Addr()), func(c *gossip.Config) { c.Meta.Version = "1.1" })
+	b2.joins(t, a)
+	eventually(t, "a knows the new run of b", func() bool {
+		m, _ := a.member("b")
+		return m.State == gossip.Alive && m.Meta == b2.cfg.Meta
+	})
+	eventually(t, "a hands out the new epoch", func() bool {
+		return a.saw(func(e gossip.Event) bool { return e.Was.Epoch == 1 && e.Member.Epoch == 2 && !e.Moved() })
+	})
 }
 
 func TestAllMovedButOneFindEachOther(t *testing.T) {

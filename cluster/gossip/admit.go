@@ -93,7 +93,7 @@ func (r *roster) mergeWith(theirs []Member) error {
 	ours := r.clusterLocked()
 	// Between two groups a conflict about one name keeps only the later holder
 	// out, by admit: it must not keep a split from healing.
-	newcomer := len(others) == 1 || !r.hasLiveLocked()
+	newcomer := len(others) == 1 || len(r.liveLocked()) == 0
 	for _, m := range others {
 		switch {
 		case ours != "" && m.Cluster != "" && m.Cluster != ours:

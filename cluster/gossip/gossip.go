@@ -86,6 +86,7 @@ type Gossip struct {
 	log       *slog.Logger
 	roster    *roster
 	list      *memberlist.Memberlist
+	changing  sync.Mutex             // held while meta follows the roster
 	meta      atomic.Pointer[[]byte] // what NodeMeta hands out
 	onMessage func(string, []byte)
 
@@ -215,18 +216,23 @@ func (g *Gossip) Why() string {
 // returns when another peer has heard it, or after two seconds: the rest is up
 // to gossip.
 func (g *Gossip) UpdateMeta(change func(*Meta)) error {
-	meta, err := g.roster.update(change)
-	if err != nil {
+	if err := g.setMeta(change); err != nil {
 		return err
 	}
-	encoded, err := meta.encode()
+	if err := g.list.UpdateNode(metaPatience); err != nil {
+		g.log.Debug("no peer has confirmed the new description yet", "err", err)
+	}
+	return nil
+}
+
+func (g *Gossip) setMeta(change func(*Meta)) error {
+	g.changing.Lock()
+	defer g.changing.Unlock()
+	encoded, err := g.roster.update(change)
 	if err != nil {
 		return err
 	}
 	g.meta.Store(&encoded)
-	if err := g.list.UpdateNode(metaPatience); err != nil {
-		g.log.Debug("no peer has confirmed the new description yet", "err", err)
-	}
 	return nil
 }
 
@@ -267,9 +273,9 @@ func (g *Gossip) ForceLeave(ctx context.Context, nameOrID string) error {
 func (g *Gossip) spreadDepartures(ctx context.Context) error {
 	message := append([]byte{messageDepartures}, g.roster.departures()...)
 	var sends errgroup.Group
-	for _, node := range g.live() {
+	for _, peer := range g.live() {
 		sends.Go(func() error {
-			return g.within(ctx, func() error { return g.list.SendReliable(node, message) })
+			return g.within(ctx, func() error { return g.list.SendReliable(peer.node(), message) })
 		})
 	}
 	if err := sends.Wait(); err != nil {
@@ -282,12 +288,12 @@ func (g *Gossip) spreadDepartures(ctx context.Context) error {
 // it has arrived at its host. It returns an error matching [ErrNotAlive] when the
 // peer is not alive.
 func (g *Gossip) Send(ctx context.Context, to string, payload []byte) error {
-	for _, node := range g.live() {
-		if node.Name != to {
+	for _, peer := range g.live() {
+		if peer.ID != to {
 			continue
 		}
 		message := append(appendUUID(appendUUID([]byte{messagePayload}, g.id), to), payload...)
-		return g.within(ctx, func() error { return g.list.SendReliable(node, message) })
+		return g.within(ctx, func() error { return g.list.SendReliable(peer.node(), message) })
 	}
 	return fmt.Errorf("send to %s: %w", to, ErrNotAlive)
 }
@@ -305,15 +311,13 @@ func (g *Gossip) within(ctx context.Context, do func() error) error {
 	}
 }
 
-// live returns the other peers that memberlist reaches.
-func (g *Gossip) live() []*memberlist.Node {
-	var others []*memberlist.Node
-	for _, node := range g.list.Members() {
-		if node.Name != g.id {
-			others = append(others, node)
-		}
-	}
-	return others
+// live returns the other peers that are reached. memberlist's own list hands out
+// what it goes on writing to.
+func (g *Gossip) live() []Member { return g.roster.live() }
+
+// node returns a peer as memberlist wants it.
+func (m Member) node() *memberlist.Node {
+	return &memberlist.Node{Name: m.ID, Addr: m.Gossip.Addr().AsSlice(), Port: m.Gossip.Port()}
 }
 
 // jittered returns a time in [d, 2d), so that peers started together do not act

@@ -44,6 +44,13 @@ func TestPeersMeetAndTellWhatTheyAre(t *testing.T) {
 	})
 }
 
+func TestPeersMeetOverIPv6(t *testing.T) {
+	six := func(c *gossip.Config) { c.Listen = "[::1]:0" }
+	a, b := start(t, "a", six), start(t, "b", six)
+	b.joins(t, a)
+	eventually(t, "they see each other", func() bool { return a.sees("b", gossip.Alive) && b.sees("a", gossip.Alive) })
+}
+
 func TestNewDescriptionReachesTheOthers(t *testing.T) {
 	a, b := start(t, "a"), start(t, "b")
 	b.joins(t, a)

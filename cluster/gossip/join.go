@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -25,6 +24,7 @@ const (
 	settleRounds = 4 // the first only meets the seeds
 	settlePause  = 500 * time.Millisecond
 	movedPause   = 2 * time.Second // between rounds while others hold on to our old address
+	movedFor     = time.Minute     // more than they take to give up on it
 	joinsAtOnce  = 16
 	lookupTime   = 5 * time.Second
 )
@@ -69,7 +69,7 @@ func (g *Gossip) rejoinForEver(ctx context.Context) {
 	for {
 		missed, err := g.resolve(ctx, g.seeds)
 		missed = g.without(append(missed, g.roster.missed()...))
-		if settling > 0 {
+		if settling > 0 || g.moved() {
 			missed = append(missed, g.anybody()...)
 		}
 		g.meetMissed(ctx, missed, err)
@@ -78,7 +78,7 @@ func (g *Gossip) rejoinForEver(ctx context.Context) {
 		case settling > 0 && len(g.live()) > 0:
 			settling--
 			pause = min(pause, jittered(settlePause))
-		case time.Since(g.roster.movedAt()) < g.rejoin:
+		case g.moved():
 			pause = min(pause, movedPause)
 		case len(g.live()) == 0:
 			pause = min(pause, jittered(backoff))
@@ -95,6 +95,11 @@ func (g *Gossip) rejoinForEver(ctx context.Context) {
 	}
 }
 
+// moved reports whether others held on to the address of an earlier run of this
+// peer a moment ago. They take in the new one when they have given up on the old,
+// and have to be told it then.
+func (g *Gossip) moved() bool { return time.Since(g.roster.movedAt()) < movedFor }
+
 func (g *Gossip) hurryRejoin() {
 	select {
 	case g.hurry <- struct{}{}:
@@ -108,8 +113,7 @@ func (g *Gossip) anybody() []netip.AddrPort {
 	if len(live) == 0 {
 		return nil
 	}
-	node := live[rand.IntN(len(live))]
-	return []netip.AddrPort{netip.AddrPortFrom(addrOf(node), node.Port)}
+	return []netip.AddrPort{live[rand.IntN(len(live))].Gossip}
 }
 
 // meetMissed tries everyone who is missed; unresolved is what the lookup of the
@@ -129,18 +133,10 @@ func (g *Gossip) meetMissed(ctx context.Context, missed []netip.AddrPort, unreso
 // without leaves out the addresses of those who are here.
 func (g *Gossip) without(addrs []netip.AddrPort) []netip.AddrPort {
 	here := make(map[netip.AddrPort]bool)
-	if time.Since(g.roster.movedAt()) >= g.rejoin { // else they need to hear of our new address
-		for _, node := range g.live() {
-			here[netip.AddrPortFrom(addrOf(node), node.Port)] = true
-		}
+	for _, peer := range g.live() {
+		here[peer.Gossip] = true
 	}
 	return slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return here[a] })
-}
-
-// addrOf returns the address of a peer that NotifyAlive has let in.
-func addrOf(node *memberlist.Node) netip.Addr {
-	addr, _ := netip.AddrFromSlice(node.Addr)
-	return addr.Unmap()
 }
 
 // meet exchanges states with each address and returns how many were other peers.

@@ -175,21 +175,22 @@ func (r *roster) emit(e Event) {
 	r.events.put(e)
 }
 
-// update changes what this peer says of itself and returns it.
-func (r *roster) update(change func(*Meta)) (Meta, error) {
+// update changes what this peer says of itself and returns it encoded.
+func (r *roster) update(change func(*Meta)) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := r.self.Meta
 	change(&next)
 	next.ID, next.Epoch = r.self.ID, r.self.Epoch // who and which run this is does not change
-	if _, err := next.encode(); err != nil {
-		return Meta{}, err
+	encoded, err := next.encode()
+	if err != nil {
+		return nil, err
 	}
 	r.self.Meta = next
 	for _, k := range r.known {
 		r.disownIfForeign(k)
 	}
-	return next, nil
+	return encoded, nil
 }
 
 // disownIfForeign forgets a newcomer that has gone into another cluster than
@@ -219,13 +220,21 @@ func (r *roster) clusterLocked() string {
 	return ""
 }
 
-func (r *roster) hasLiveLocked() bool {
+// live returns the others that memberlist reaches, also those that are declared
+// gone and run on.
+func (r *roster) live() []Member {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.liveLocked()
+}
+
+func (r *roster) liveLocked() (live []Member) {
 	for _, k := range r.known {
 		if k.live && !k.foreign {
-			return true
+			live = append(live, k.Member)
 		}
 	}
-	return false
+	return live
 }
 
 // own returns this peer.

@@ -3,6 +3,7 @@ package gossip_test
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -225,6 +226,50 @@ func sendGarbage(t *testing.T, addr string) {
 		}
 		t.Cleanup(func() { _ = stream.Close() })
 		_, _ = stream.Write(b)
+	}
+}
+
+func TestForeignPacketsCostNoLine(t *testing.T) {
+	a := start(t, "a")
+	quiet := a.log.lines()
+	packets, err := net.Dial("udp", a.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	for _, b := range [][]byte{[]byte("GET / HTTP/1.1"), {244, 5, 'o', 't', 'h', 'e', 'r', 1}, make([]byte, 4000)} {
+		_, _ = packets.Write(b)
+	}
+	b := start(t, "b")
+	b.joins(t, a) // so that the packets before were read
+	never(t, 300*time.Millisecond, "a foreign packet was logged", func() bool { return a.log.lines() > quiet })
+}
+
+func TestOneHostHoldsOnlyItsShareOfStreams(t *testing.T) {
+	a := start(t, "a")
+	const attempts = 200
+	closed := make(chan bool, attempts)
+	for range attempts {
+		stream, err := net.Dial("tcp", a.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		go func() {
+			_ = stream.SetReadDeadline(time.Now().Add(3 * time.Second)) // before memberlist gives up on it
+			_, err := stream.Read(make([]byte, 1))
+			var timeout net.Error
+			closed <- !errors.As(err, &timeout) || !timeout.Timeout()
+		}()
+	}
+	refused := 0
+	for range attempts {
+		if <-closed {
+			refused++
+		}
+	}
+	if refused < attempts/2 {
+		t.Errorf("%d of %d idle streams were refused; want most", refused, attempts)
 	}
 }
 

@@ -33,6 +33,12 @@ func readClusterID(dir *cluster.DataDir) (string, error) {
 	return id.String(), nil
 }
 
+// Belongs reports whether the data directory is that of a peer of a cluster.
+func Belongs(dir *cluster.DataDir) bool {
+	id, err := readClusterID(dir)
+	return id != "" || err != nil
+}
+
 // observer passes on what is applied, and notices when the cluster has a name.
 type observer struct {
 	peer *Peer

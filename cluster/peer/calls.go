@@ -132,16 +132,7 @@ func (p *Peer) rings(ctx context.Context, change ringChange) (map[string][]keyri
 		if m.State != gossip.Alive {
 			continue
 		}
-		var ring []keyring.Fingerprint
-		err := change.apply(p.ring)
-		if m.ID == p.id {
-			ring = p.ring.List()
-		} else {
-			var answer []byte
-			if answer, err = p.calls.Call(ctx, port.Target{ID: m.ID}, kindRing, request); err == nil {
-				err = json.Unmarshal(answer, &ring)
-			}
-		}
+		ring, err := p.ringOf(ctx, m, change, request)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", m.Name, err))
 			continue
@@ -149,6 +140,18 @@ func (p *Peer) rings(ctx context.Context, change ringChange) (map[string][]keyri
 		rings[m.Name] = ring
 	}
 	return rings, errors.Join(failed...)
+}
+
+func (p *Peer) ringOf(ctx context.Context, m gossip.Member, change ringChange, request []byte) (ring []keyring.Fingerprint, err error) {
+	if m.ID == p.id {
+		err = change.apply(p.ring)
+		return p.ring.List(), err
+	}
+	answer, err := p.calls.Call(ctx, port.Target{ID: m.ID}, kindRing, request)
+	if err != nil {
+		return nil, err
+	}
+	return ring, json.Unmarshal(answer, &ring)
 }
 
 // Keys returns the ring of every peer that is alive, by name.

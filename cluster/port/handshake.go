@@ -17,7 +17,7 @@ import (
 )
 
 // handshake is one connection before either side trusts the other. It is used
-// by one goroutine, and its deadlines are on the connection.
+// by one goroutine; what bounds its time is that run closes the connection.
 type handshake struct {
 	guards  guards
 	serves  func(Kind) bool

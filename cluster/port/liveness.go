@@ -37,18 +37,17 @@ func serveLiveness(ctx context.Context, c *Conn) {
 // then refuses a new one. That takes a round trip, where a missing heartbeat
 // takes an election timeout.
 //
-// The channel gets one error matching [ErrProcessDied] and is closed; when ctx
-// or the port ends before, it is closed empty. Any other end of a connection (a
-// timeout, a partition, a reset by something in between while the peer still
-// answers) says nothing about the process: the watch is taken up again, after a
-// pause. So is one that was refused before there was a connection.
+// The channel gets exactly one error and is closed: one matching
+// [ErrProcessDied], or the cause of ctx, or net.ErrClosed when the port was
+// closed. Any other end of a connection (a timeout, a partition, a reset by
+// something in between while the peer still answers) says nothing about the
+// process: the watch is taken up again, after a pause. So is one that was
+// refused before there was a connection.
 func (p *Port) WatchProcess(ctx context.Context, to Target) <-chan error {
 	report := make(chan error, 1)
 	go func() {
 		defer close(report)
-		if err := p.keepWatch(ctx, to); errors.Is(err, ErrProcessDied) {
-			report <- err
-		}
+		report <- p.keepWatch(ctx, to)
 	}()
 	return report
 }

@@ -304,7 +304,18 @@ func TestEndByOurselvesIsNoDeath(t *testing.T) {
 	eventually(t, "the watch is taken up again", func() bool { return linked(a) == 2 })
 	requireSilence(t, report)
 	_ = a.Close()
-	if err, open := <-report; open {
-		t.Errorf("watch of a closed port reports %v; want it closed empty", err)
+	if err := <-report; !errors.Is(err, net.ErrClosed) || errors.Is(err, port.ErrProcessDied) {
+		t.Errorf("watch of a closed port reports %v; want ErrClosed", err)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	ctx, cancel := context.WithCancel(t.Context())
+	report := a.WatchProcess(ctx, b.target())
+	eventually(t, "the watch has its connection", func() bool { return linked(a) == 1 })
+	cancel()
+	if err := <-report; !errors.Is(err, context.Canceled) || errors.Is(err, port.ErrProcessDied) {
+		t.Errorf("watch reports %v; want Canceled", err)
 	}
 }

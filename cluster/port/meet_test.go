@@ -94,10 +94,15 @@ func TestNewcomersLetIntoTwoClustersPart(t *testing.T) {
 	requireEnd(t, toOther)
 	requireEnd(t, fromOther)
 	requireEcho(t, toMember, "x")
-	requireEcho(t, dial(t, newcomer, port.KindRPC, other.target()), "x")
+	late := dial(t, newcomer, port.KindRPC, other.target())
+	if err := newcomer.SetClusterID(cluster); err != nil { // what it is already
+		t.Fatal(err)
+	}
+	requireEcho(t, late, "x")
 	if err := other.SetClusterID(uuid.NewString()); err != nil {
 		t.Fatal(err)
 	}
+	requireEnd(t, late)
 	requireRefusal(t, newcomer, other, port.KindRPC, port.ErrOtherCluster)
 }
 

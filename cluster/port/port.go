@@ -178,9 +178,12 @@ func (p *Port) SetClusterID(id string) error {
 		return fmt.Errorf("cluster id %q is not a UUID", id)
 	}
 	p.mu.Lock()
+	changed := p.cluster != cluster
 	p.cluster = cluster
 	p.mu.Unlock()
-	p.closeWhere(func(c *Conn) bool { return c.cluster != cluster })
+	if changed {
+		p.closeWhere(func(c *Conn) bool { return c.cluster != cluster })
+	}
 	return nil
 }
 

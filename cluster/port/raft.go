@@ -82,11 +82,29 @@ func (s *RaftStream) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 	return raft.ServerAddress(id), nil
 }
 
-// Dial connects to the raft of a peer; address is its node id.
+// Dial connects to the raft of a peer; address is its node id. This peer's own
+// raft is reached without the network: it is told there to start an election.
 func (s *RaftStream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	if string(address) == s.port.NodeID() {
+		return s.dialSelf(timeout)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return s.port.Dial(ctx, KindRaft, Target{ID: string(address)})
+}
+
+func (s *RaftStream) dialSelf(timeout time.Duration) (net.Conn, error) {
+	near, far := net.Pipe()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	select {
+	case s.accepted <- far:
+		return near, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	case <-late.C:
+		return nil, context.DeadlineExceeded
+	}
 }
 
 // Fence ends all raft connections, and refuses new ones in both directions

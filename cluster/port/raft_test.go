@@ -63,8 +63,8 @@ func (v *voter) run(t *testing.T, configuration raft.Configuration) {
 	})
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(v.id)
-	config.HeartbeatTimeout, config.ElectionTimeout = 500*time.Millisecond, 500*time.Millisecond
-	config.LeaderLeaseTimeout, config.CommitTimeout = 250*time.Millisecond, 10*time.Millisecond
+	config.HeartbeatTimeout, config.ElectionTimeout = time.Second, time.Second
+	config.LeaderLeaseTimeout, config.CommitTimeout = 500*time.Millisecond, 10*time.Millisecond
 	config.Logger = quiet
 	store := raft.NewInmemStore()
 	r, err := raft.NewRaft(config, v.fsm, store, store, raft.NewInmemSnapshotStore(), transport)

@@ -21,6 +21,7 @@ type twins struct {
 
 	keys      map[string]bool
 	staged    uint64
+	covered   uint64            // index of the newest snapshot
 	committed map[uint64]uint64 // staged when the entry was stored
 }
 
@@ -68,7 +69,7 @@ func (w *twins) storeLogs(t *rapid.T) {
 	b := w.bounds(t)
 	next := b.last + 1
 	if b.last == 0 {
-		next = rapid.Uint64Range(1, 1000).Draw(t, "next")
+		next = w.covered + rapid.Uint64Range(1, 1000).Draw(t, "next")
 		w.snapshot(t, next-1)
 	}
 	var logs []*raft.Log
@@ -101,9 +102,10 @@ func (w *twins) storeLogs(t *rapid.T) {
 // snapshot takes one that ends with index, as raft does before it removes
 // entries up to there.
 func (w *twins) snapshot(t *rapid.T, index uint64) {
-	if index == 0 {
+	if index <= w.covered {
 		return
 	}
+	w.covered = index
 	_, trans := raft.NewInmemTransport("a")
 	sink, err := w.store.Snapshots().Create(raft.SnapshotVersionMax, index, 1, raft.Configuration{}, 1, trans)
 	if err == nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 )
 
 // past is a log with some history, and what is durable in it.
@@ -19,10 +21,12 @@ type past struct {
 	path   string
 	tries  string // where damaged files are tried
 	file   []byte
-	logs   []*raft.Log       // from entry 1 on
-	commit map[uint64]uint64 // entry -> commit index stored with it
-	pages  []uint64          // in use, besides the two meta pages
-	size   uint64            // of a page
+	logs   []*raft.Log          // from entry 1 on
+	before []*raft.Log          // those before their tail was replaced
+	commit map[*raft.Log]uint64 // stored with it
+	pages  []uint64             // in use, besides the two meta pages
+	high   uint64               // pages in use or free
+	size   uint64               // of a page
 }
 
 const (
@@ -34,7 +38,7 @@ func newPast(t *testing.T) *past {
 	t.Helper()
 	dir := t.TempDir()
 	s := open(t, dir)
-	p := &past{path: s.path, tries: memoryDir(t), commit: make(map[uint64]uint64)}
+	p := &past{path: s.path, tries: memoryDir(t), commit: make(map[*raft.Log]uint64)}
 	store := func(logs []*raft.Log) {
 		commit := logs[0].Index - 1
 		if err := s.StageCommitIndex(commit); err != nil {
@@ -42,7 +46,7 @@ func newPast(t *testing.T) *past {
 		}
 		mustStore(t, s, logs)
 		for _, l := range logs {
-			p.commit[l.Index] = commit
+			p.commit[l] = commit
 		}
 		p.logs = append(p.logs[:logs[0].Index-1], logs...)
 	}
@@ -54,6 +58,7 @@ func newPast(t *testing.T) *past {
 	store(entries(45, 100, 120))
 	// A new leader has overwritten the tail of the old one: what it replaced is
 	// still in the file, seals and all.
+	p.before = slices.Clone(p.logs)
 	if err := s.DeleteRange(81, 100); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +90,7 @@ func (p *past) read(t *testing.T) {
 		p.pages = append(p.pages, page)
 	}
 	slices.Sort(p.pages)
-	p.size = f.pageSize
+	p.size, p.high = f.pageSize, f.pages
 }
 
 // outcome is what came of a damaged file.
@@ -98,8 +103,8 @@ const (
 )
 
 // try opens the store with content as its log. Whatever comes of it, it must
-// not be something that was never stored.
-func (p *past) try(t *testing.T, content []byte, what string) outcome {
+// be what some of lives hold, whole or in part.
+func (p *past) try(t *testing.T, content []byte, what string, lives ...[]*raft.Log) outcome {
 	t.Helper()
 	dir := filepath.Join(p.tries, "raft")
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, logFile), content, 0o600)); err != nil {
@@ -114,8 +119,12 @@ func (p *past) try(t *testing.T, content []byte, what string) outcome {
 		return refused
 	}
 	defer func() { _ = s.Close() }()
-	if err := p.compare(s); err != nil {
-		t.Errorf("%s: %v", what, err)
+	var unlike []error
+	for _, logs := range lives {
+		unlike = append(unlike, p.compare(s, logs))
+	}
+	if !slices.Contains(unlike, nil) {
+		t.Errorf("%s: %v", what, errors.Join(unlike...))
 	}
 	if _, last, _ := s.bounds(); last < uint64(len(p.logs)) {
 		return prefix
@@ -123,19 +132,19 @@ func (p *past) try(t *testing.T, content []byte, what string) outcome {
 	return whole
 }
 
-func (p *past) compare(s *Store) error {
+func (p *past) compare(s *Store, logs []*raft.Log) error {
 	first, last, err := s.bounds()
-	if err != nil || first != 1 || last > uint64(len(p.logs)) {
-		return fmt.Errorf("log from %d to %d, %w; want a prefix of 1 to %d", first, last, err, len(p.logs))
+	if err != nil || first != 1 || last > uint64(len(logs)) {
+		return fmt.Errorf("log from %d to %d, %w; want a prefix of 1 to %d", first, last, err, len(logs))
 	}
-	for _, want := range p.logs[:last] {
+	for _, want := range logs[:last] {
 		var got raft.Log
 		if err := s.GetLog(want.Index, &got); err != nil || !sameLog(got, *want) {
 			return fmt.Errorf("entry %d = %+v, %w; want %+v", want.Index, got, err, want)
 		}
 	}
-	if commit, err := s.GetCommitIndex(); err != nil || commit != p.commit[last] {
-		return fmt.Errorf("commit index %d, %w; want %d", commit, err, p.commit[last])
+	if commit, err := s.GetCommitIndex(); err != nil || last > 0 && commit != p.commit[logs[last-1]] {
+		return fmt.Errorf("commit index %d, %w; want that of entry %d", commit, err, last)
 	}
 	if term, err := s.GetUint64([]byte("CurrentTerm")); err != nil || term != pastTerm {
 		return fmt.Errorf("term %d, %w; want %d", term, err, pastTerm)
@@ -146,8 +155,8 @@ func (p *past) compare(s *Store) error {
 	return nil
 }
 
-// A file that was cut anywhere is refused, except behind the last page in use,
-// where there is nothing.
+// A file that was cut anywhere is refused, except behind the last page that was
+// ever used.
 func TestTruncatedLogIsRefused(t *testing.T) {
 	p := newPast(t)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -156,9 +165,9 @@ func TestTruncatedLogIsRefused(t *testing.T) {
 		lengths = append(lengths, page*int(p.size), page*int(p.size)+random.IntN(int(p.size)))
 	}
 	for _, length := range lengths {
-		got := p.try(t, p.file[:length], fmt.Sprintf("cut to %d of %d bytes", length, len(p.file)))
-		if used := (p.pages[len(p.pages)-1] + 1) * p.size; uint64(length) < used && got != refused {
-			t.Errorf("cut to %d bytes, with %d in use: opened; want a refusal", length, used)
+		got := p.try(t, p.file[:length], fmt.Sprintf("cut to %d of %d bytes", length, len(p.file)), p.logs)
+		if used := p.high * p.size; (uint64(length) < used) != (got == refused) {
+			t.Errorf("cut to %d bytes of %d ever used: outcome %d", length, used, got)
 		}
 	}
 }
@@ -220,9 +229,36 @@ func (p *past) regions(random *rand.Rand) []region {
 	return []region{meta, heads, content, unused}
 }
 
+// pointers returns the offsets of page numbers. One that is turned may be that of
+// an older version of the same page, as good as new but for what was stored since.
+func (p *past) pointers() map[int]bool {
+	found := make(map[int]bool)
+	note := func(from int) {
+		for i := range 8 {
+			found[from+i] = true
+		}
+	}
+	for _, page := range p.pages {
+		at := int(page * p.size)
+		h := headerOf(p.file[at:])
+		for i := range int(h.count) {
+			element := at + pageHeader + i*elementSize
+			switch {
+			case h.id != page:
+			case h.flags == branchPage:
+				note(element + 8)
+			case binary.NativeEndian.Uint32(p.file[element:]) == leafOfBucket:
+				note(element + int(binary.NativeEndian.Uint32(p.file[element+4:])) + len("logs"))
+			}
+		}
+	}
+	return found
+}
+
 // Every bit of what describes the data, and a sample of the data, is turned.
 func TestTurnedBitsAreNoticed(t *testing.T) {
 	p := newPast(t)
+	pointers := p.pointers()
 	for _, r := range p.regions(rand.New(rand.NewPCG(3, 4))) {
 		t.Run(r.name, func(t *testing.T) {
 			var came [whole + 1]int
@@ -233,9 +269,13 @@ func TestTurnedBitsAreNoticed(t *testing.T) {
 					came[refused]++ // as Open does; but there are thousands
 				} else {
 					what := fmt.Sprintf("bit %#x of byte %d in page %d", turn.bit, turn.at%int(p.size), turn.at/int(p.size))
-					got := p.try(t, content, what)
+					lives := [][]*raft.Log{p.logs}
+					if pointers[turn.at] {
+						lives = append(lives, p.before)
+					}
+					got := p.try(t, content, what, lives...)
 					came[got]++
-					if got == prefix || got == whole && r.refused {
+					if got == whole && r.refused || got == prefix && !pointers[turn.at] {
 						t.Errorf("%s: outcome %d", what, got)
 					}
 				}
@@ -244,4 +284,49 @@ func TestTurnedBitsAreNoticed(t *testing.T) {
 			t.Logf("%d refused, %d gave a prefix, %d made no difference", came[refused], came[prefix], came[whole])
 		})
 	}
+}
+
+// Term and vote, each bit of their record.
+func TestTurnedBitsOfSettingsAreNoticed(t *testing.T) {
+	stored := settings{"CurrentTerm": {0, 0, 0, 0, 0, 0, 0, 41}, "LastVoteCand": []byte("peer-c"), "empty": {}}
+	record := stored.encode()
+	got, err := decodeSettings(record)
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(stored) {
+		t.Fatalf("decoded %v, %v; want %v", got, err, stored)
+	}
+	for i := range len(record) * 8 {
+		turned := slices.Clone(record)
+		turned[i/8] ^= 1 << (i % 8)
+		if got, err := decodeSettings(turned); err == nil {
+			t.Errorf("bit %d turned: %v; want an error", i, got)
+		}
+	}
+	for length := range record {
+		if got, err := decodeSettings(record[:length]); err == nil {
+			t.Errorf("cut to %d bytes: %v; want an error", length, got)
+		}
+	}
+}
+
+// A whole entry in the place of another.
+func TestEntryUnderAnotherIndexIsRefused(t *testing.T) {
+	s := open(t, t.TempDir())
+	mustStore(t, s, entries(1, 5, 10))
+	takeSnapshot(t, s, 10, "")
+	if err := errors.Join(s.DeleteRange(1, 4), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(s.path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		logs := tx.Bucket([]byte("logs"))
+		fifth := []byte{7: 5}
+		return errors.Join(logs.Put([]byte{7: 7}, slices.Clone(logs.Get(fifth))), logs.Delete(fifth))
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	requireDamage(t, filepath.Dir(s.path), "entry 7: it says that it is entry 5")
 }

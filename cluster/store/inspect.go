@@ -168,13 +168,9 @@ func (f *inspection) metas() (root uint64, err error) {
 		return 0, err
 	}
 	const root0, list0, pages0, transaction0 = 16, 32, 40, 48
-	transaction := func(meta []byte) uint64 { return binary.NativeEndian.Uint64(meta[transaction0:]) }
-	newest, oldest := first, second
-	if transaction(second) > transaction(first) {
-		newest, oldest = second, first
-	}
-	if transaction(newest) != transaction(oldest)+1 {
-		return 0, fmt.Errorf("meta pages of transactions %d and %d", transaction(first), transaction(second))
+	newest := first
+	if binary.NativeEndian.Uint64(second[transaction0:]) > binary.NativeEndian.Uint64(first[transaction0:]) {
+		newest = second
 	}
 	f.freelist = binary.NativeEndian.Uint64(newest[list0:])
 	f.pages = binary.NativeEndian.Uint64(newest[pages0:])

@@ -65,7 +65,6 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	if err := s.watched.StoreLogs(sealed); err != nil {
 		return fmt.Errorf("store entries %d to %d in %s: %w", from, to, s.path, err)
 	}
-	s.members.note(logs...)
 	return s.cached.StoreLogs(sealed)
 }
 
@@ -112,7 +111,6 @@ func (s *Store) DeleteRange(lowest, highest uint64) error {
 		if err := s.cached.DeleteRange(lowest, through); err != nil {
 			return fmt.Errorf("remove entries %d to %d from %s: %w", lowest, through, s.path, err)
 		}
-		s.members.forget(lowest, through)
 	}
 	return nil
 }
@@ -145,11 +143,11 @@ func (s *Store) GetCommitIndex() (uint64, error) {
 }
 
 // MaxReplay returns how many entries after the newest snapshot raft 1.8.0 can
-// apply in NewRaft with RestoreCommittedLogs. It hands them to the state
-// machine in batches of maxAppendEntries through a channel of 128 batches, but
-// starts the reader of that channel only afterwards: one batch more and NewRaft
-// never returns. [Store.GetCommitIndex] therefore promises no more than that,
-// and what lies above waits for a quorum, as it would without commit tracking.
+// apply in NewRaft with RestoreCommittedLogs. It hands them to the state machine
+// in batches of maxAppendEntries through a channel of 128 batches, but starts
+// the reader of that channel only afterwards: one batch more and NewRaft never
+// returns. [Store.GetCommitIndex] therefore promises no more than that, and what
+// lies above waits for a quorum, as it would without commit tracking.
 //
 // Let snapshots come well before: SnapshotThreshold, plus what arrives in one
 // SnapshotInterval and while a snapshot is written, must stay below MaxReplay

@@ -51,9 +51,6 @@ func (f *ledger) Restore(r io.ReadCloser) error {
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
-	if len(content) == 0 { // nothing yet
-		content = make([]byte, 16)
-	}
 	if len(content) != 16 {
 		return fmt.Errorf("ledger of %d bytes", len(content))
 	}

@@ -118,3 +118,15 @@ func TestDamagedSnapshotWithoutALogIsRefused(t *testing.T) {
 	}
 	requireDamage(t, dir, installed, "a damaged snapshot ended with 500")
 }
+
+// Raft would not start from here either, but would not say why.
+func TestDamagedFirstSnapshotIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	mustStore(t, s, entries(1, 30, 10))
+	first := takeSnapshot(t, s, 10, "first")
+	if err := errors.Join(s.Close(), os.Truncate(filepath.Join(dir, "snapshots", first, "state.bin"), 3)); err != nil {
+		t.Fatal(err)
+	}
+	requireDamage(t, dir, first)
+}

@@ -72,7 +72,6 @@ type Store struct {
 	watched   *watchdog
 	cached    *raft.LogCache
 	snapshots *snapshots
-	members   configurations
 
 	staged  atomic.Uint64 // commit index that goes out with the next StoreLogs
 	promise uint64        // GetCommitIndex never says more: see MaxReplay
@@ -181,7 +180,7 @@ func (s *Store) verify() (first, last uint64, err error) {
 // without a word from raft must not say less.
 func (s *Store) readAll(first, last uint64) error {
 	for index := max(first, 1); index <= last; index++ {
-		entry, commit, err := s.read(s.disk, index)
+		_, commit, err := s.read(s.disk, index)
 		if errors.Is(err, raft.ErrLogNotFound) {
 			return fmt.Errorf("entry %d of %d to %d is missing", index, first, last)
 		}
@@ -189,7 +188,6 @@ func (s *Store) readAll(first, last uint64) error {
 			return err
 		}
 		s.staged.Store(commit)
-		s.members.note(&entry)
 	}
 	return nil
 }
@@ -219,10 +217,8 @@ func (s *Store) read(from interface {
 	return l, commit, nil
 }
 
-// Snapshots returns the snapshot store beside the log. A raft that has no
-// snapshot yet is given an empty one to restore when the log has something
-// committed, so an empty one has to mean an empty state machine.
-func (s *Store) Snapshots() raft.SnapshotStore { return knowingSnapshots{s.snapshots, s} }
+// Snapshots returns the snapshot store beside the log.
+func (s *Store) Snapshots() raft.SnapshotStore { return s.snapshots }
 
 // Close waits for writes under way, a stalled one too, and gives up the
 // directory. It may be called more than once.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,16 +30,33 @@ func (d *slowDisk) Set([]byte, []byte) error         { return <-d.gate }
 // bench is a watchdog with a limit of 4 s over a slowDisk, in a synctest bubble.
 type bench struct {
 	*watchdog
-	disk   *slowDisk
+	disk *slowDisk
+
+	mu     sync.Mutex
 	events []string
+}
+
+func (b *bench) note(event string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, event)
+}
+
+// take returns what has happened since the last call.
+func (b *bench) take() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	taken := b.events
+	b.events = nil
+	return taken
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{disk: newSlowDisk()}
 	b.watchdog = watch(b.disk, 4*time.Second,
-		func(s Stall) { b.events = append(b.events, "stall "+s.String()) },
-		func(s Stall) { b.events = append(b.events, "recover "+s.String()) },
+		func(s Stall) { b.note("stall " + s.String()) },
+		func(s Stall) { b.note("recover " + s.String()) },
 	)
 	t.Cleanup(b.close)
 	return b
@@ -59,8 +77,8 @@ func (b *bench) after(d time.Duration) {
 
 func (b *bench) requireEvents(t *testing.T, want ...string) {
 	t.Helper()
-	if !slices.Equal(b.events, want) {
-		t.Fatalf("events %q; want %q", b.events, want)
+	if got := b.take(); !slices.Equal(got, want) {
+		t.Fatalf("events %q; want %q", got, want)
 	}
 }
 
@@ -86,12 +104,12 @@ func TestStalledWriteIsReportedOnceAndItsReturnToo(t *testing.T) {
 		b.after(time.Millisecond)
 		b.requireEvents(t, "stall storing entries 7 to 9 for 4s")
 		b.after(time.Minute)
+		b.requireEvents(t)
 		b.disk.gate <- nil
 		synctest.Wait()
-		b.requireEvents(t, "stall storing entries 7 to 9 for 4s", "recover storing entries 7 to 9 for 1m4s")
+		b.requireEvents(t, "recover storing entries 7 to 9 for 1m4s")
 
 		// The next one is a stall of its own.
-		b.events = nil
 		b.after(time.Minute)
 		go b.store(10, 10)
 		b.after(5 * time.Second)
@@ -138,10 +156,10 @@ func TestWritesBehindAStalledOneBelongToTheSameStall(t *testing.T) {
 		b.requireEvents(t, "stall removing entries 1 to 5 for 4s")
 		b.disk.removing <- nil
 		b.after(time.Second)
-		b.requireEvents(t, "stall removing entries 1 to 5 for 4s")
+		b.requireEvents(t)
 		b.disk.gate <- nil
 		synctest.Wait()
-		b.requireEvents(t, "stall removing entries 1 to 5 for 4s", "recover removing entries 1 to 5 for 6.001s")
+		b.requireEvents(t, "recover removing entries 1 to 5 for 6.001s")
 	})
 }
 
@@ -153,15 +171,15 @@ func TestMoreWritersThanSlotsAreStillWatched(t *testing.T) {
 			go b.store(i+1, i+1)
 		}
 		b.after(4 * time.Second)
-		if len(b.events) != 1 {
-			t.Fatalf("events %q; want one stall", b.events)
+		if got := b.take(); len(got) != 1 {
+			t.Fatalf("events %q; want one stall", got)
 		}
 		for range writers {
 			b.disk.gate <- nil
 		}
 		synctest.Wait()
-		if len(b.events) != 2 {
-			t.Fatalf("events %q; want one stall and one recovery", b.events)
+		if got := b.take(); len(got) != 1 {
+			t.Fatalf("events %q; want one recovery", got)
 		}
 	})
 }

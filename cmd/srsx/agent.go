@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"srsx/cluster"
+	clusterpeer "srsx/cluster/peer"
 	"srsx/lb"
 	"srsx/lb/memlb"
 	"srsx/proxy"
@@ -93,6 +94,9 @@ func (a *agent) openBackend(ctx context.Context) error {
 	c := &a.config
 	if c.clustered() {
 		return a.joinCluster(ctx)
+	}
+	if clusterpeer.Belongs(a.dir) {
+		a.log.WarnContext(ctx, "this peer belongs to a cluster and runs alone: start it with -lb raft", "data_dir", a.config.dataDir)
 	}
 	a.balancer = memlb.New(memlb.Config{ //nolint:contextcheck // it outlives the sessions that release to it: Close ends it
 		Peer: a.node, Policy: c.policy(), TTL: c.originTTL, Limits: c.sections.Limits.state(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"srsx/fsm"
@@ -118,6 +119,14 @@ func (c *config) overrides() map[string]admin.Override {
 		overrides[o.ID] = admin.Override{Address: o.Address, Weight: o.Weight, MaxStreams: o.MaxStreams, Labels: o.Labels}
 	}
 	return overrides
+}
+
+// tellsClient reports whether an origin wants the client's address before RTMP:
+// its entry is found by its id, or by the device id that it registers.
+func (c *config) tellsClient(origin lb.Origin) bool {
+	return slices.ContainsFunc(c.sections.Origins, func(o originEntry) bool {
+		return o.ClientHeader && (o.ID == string(origin.ID) || o.ID == origin.DeviceID)
+	})
 }
 
 // staticOrigins returns the origins that the configuration gives endpoints.

@@ -50,6 +50,8 @@ type originEntry struct {
 	Weight     *uint32  `yaml:"weight"`
 	MaxStreams uint32   `yaml:"max_streams"`
 	Labels     []string `yaml:"labels"`
+	// ClientHeader has the client's address sent to the origin before RTMP.
+	ClientHeader bool `yaml:"client_header"`
 }
 
 // isStatic tells an origin that is served as configured from one that registers.

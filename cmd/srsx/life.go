@@ -102,7 +102,7 @@ func (a *agent) awaitEnd(ctx, forced context.Context, force context.CancelCauseF
 			if s != syscall.SIGHUP {
 				overdue := time.AfterFunc(a.config.forceQuit, func() { force(errOverdue) })
 				context.AfterFunc(forced, func() { overdue.Stop() })
-				go forceOnSecond(forced, force, signals)
+				go a.forceOnSecond(forced, force, signals)
 				return a.stop(ctx, forced)
 			}
 			a.reload(ctx)
@@ -111,15 +111,17 @@ func (a *agent) awaitEnd(ctx, forced context.Context, force context.CancelCauseF
 }
 
 // forceOnSecond forces the end at the next signal, until the process ends.
-func forceOnSecond(forced context.Context, force context.CancelCauseFunc, signals <-chan os.Signal) {
+func (a *agent) forceOnSecond(forced context.Context, force context.CancelCauseFunc, signals <-chan os.Signal) {
 	for {
 		select {
 		case <-forced.Done():
 			return
 		case s := <-signals:
-			if s != syscall.SIGHUP {
-				force(errSecond)
+			if s == syscall.SIGHUP {
+				a.log.WarnContext(forced, "configuration not reloaded", "err", "peer is stopping")
+				continue
 			}
+			force(errSecond)
 		}
 	}
 }

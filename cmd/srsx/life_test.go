@@ -108,6 +108,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	p, _ := withEncoder(t, options{})
 	p.stopWith(t, syscall.SIGTERM)
 	p.signals <- syscall.SIGHUP // is no second signal
+	eventually(t, "an answer to SIGHUP", func() bool { return len(p.logged("configuration not reloaded")) == 1 })
 	requireRunning(t, p)
 	p.signals <- syscall.SIGTERM
 	code := p.awaitEnd(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,6 +56,7 @@ func TestWatchFollowsLive(t *testing.T) {
 	p.originAt(t, origintest.Config{Server: "o1", Interval: time.Minute})
 	p.publish(t, "one").end()
 	home := p.homeOf(t, "live/one")
+	eventually(t, "the publisher's end is known", func() bool { return !p.placements(t)["__defaultVhost__/live/one"].Publishing })
 	p.must(t, "placement", "forget", "live/one")
 	for _, want := range []string{
 		"origin-up", "placed         __defaultVhost__/live/one " + home, "published", "unpublished",
@@ -85,6 +87,35 @@ func TestWatchEndsWithThePeer(t *testing.T) {
 	p.awaitEnd(t)
 	if code := <-r.ended; code != exitRefused || strings.Count(r.errs.String(), "\n") != 1 {
 		t.Errorf("watch after the end of the peer = %d, %q; want %d and one line", code, r.errs, exitRefused)
+	}
+}
+
+// A peer that does not answer holds nobody up who wants to end.
+func TestAnInterruptEndsACommandThatWaits(t *testing.T) {
+	hanging, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Close()
+	p := &peer{system: hanging.Addr().String()}
+	wait := func(args ...string) *running {
+		t.Helper()
+		r := p.start(args...)
+		conn, err := hanging.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	wait("monitor").interrupt(t)
+	r := wait("members")
+	r.signals <- syscall.SIGINT
+	if code := <-r.ended; code != exitRefused || r.errs.String() != "srsx: interrupted\n" {
+		t.Errorf("members after an interrupt = %d, %q; want it said", code, r.errs)
 	}
 }
 

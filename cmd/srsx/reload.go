@@ -55,6 +55,7 @@ func (c *config) waitsForRestart(next *config) []string {
 		"vhosts":                           !reflect.DeepEqual(c.sections.VHosts, next.sections.VHosts),
 		"limits":                           c.sections.Limits != next.sections.Limits,
 		"origins (of those that register)": !reflect.DeepEqual(c.registering(), next.registering()),
+		"origins (client_header)":          !slices.Equal(c.clientHeaders(), next.clientHeaders()),
 	} {
 		if changed {
 			waiting = append(waiting, name)
@@ -62,6 +63,18 @@ func (c *config) waitsForRestart(next *config) []string {
 	}
 	slices.Sort(waiting)
 	return waiting
+}
+
+// clientHeaders are the static origins that are told of their clients.
+func (c *config) clientHeaders() []string {
+	var ids []string
+	for _, o := range c.sections.Origins {
+		if o.ClientHeader && o.isStatic() {
+			ids = append(ids, o.ID)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 // registering are the entries for origins that are not static.

@@ -66,14 +66,18 @@ func TestReloadAppliesWhatCanChange(t *testing.T) {
 
 // What an operator did to a static origin stays, as long as its entry does.
 func TestReloadLeavesUnchangedOriginsAlone(t *testing.T) {
-	one := origintest.Start(t, origintest.Config{})
-	config := "origins:\n" + staticOrigin(one, "one", "")
+	one, gone := origintest.Start(t, origintest.Config{}), origintest.Start(t, origintest.Config{})
+	config := "origins:\n" + staticOrigin(one, "one", "") + staticOrigin(gone, "gone", "")
 	p := startPeer(t, options{config: config})
 	p.must(t, "origin", "drain", "one")
 	p.must(t, "origin", "weight", "one", "9")
+	p.must(t, "origin", "remove", "gone")
 	p.reloadWith(t, config+"log-level: debug\n", "configuration reloaded")
 	if got := p.origins(t)["one"]; got.State != "draining" || got.Weight != 9 {
 		t.Errorf("origin = %+v; want it draining with weight 9", got)
+	}
+	if got := p.state(t, "gone"); got != "" {
+		t.Errorf("a removed origin is %s after a reload", got)
 	}
 }
 

@@ -107,6 +107,7 @@ func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts 
 	if ln := a.media["rtmp"]; ln != nil {
 		server := rtmp.NewServer(rtmp.Config{
 			Opener: a.router, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(), Log: a.log, Registered: a.registered,
+			TellClient: a.config.tellsClient,
 		})
 		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "-rtmp", ln)) })
 	}

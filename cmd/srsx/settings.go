@@ -93,7 +93,7 @@ func settings() []setting {
 			"networks whose PROXY protocol, X-Forwarded-For and F3 header are believed", func(c *config) *proxy.Networks { return &c.trusted }),
 		secret("token", "PROXY_TOKEN", "bearer token of the system API", func(c *config) *string { return &c.token }),
 		secret("register-token", "PROXY_REGISTER_TOKEN", "token that origins have in their registration path", func(c *config) *string { return &c.registerToken }),
-		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so", func(c *config) *time.Duration { return &c.readyGrace }),
+		duration("ready-grace", "PROXY_READY_GRACE", "15s", "how long a backend may be undecided before /readyz says so; 0: it never does", func(c *config) *time.Duration { return &c.readyGrace }),
 		positive("origin-ttl", "PROXY_ORIGIN_SERVER_TTL", "30s", "silence after which an origin is probed, and down if that fails", func(c *config) *time.Duration { return &c.originTTL }),
 		text("static", "PROXY_STATIC_FILES", "", "folder served by -http (default: built-in player page)", func(c *config) *string { return &c.static }),
 		positive("place-timeout", "PROXY_PLACE_TIMEOUT", "5s", "how long a new stream waits for an origin", func(c *config) *time.Duration { return &c.placeTimeout }),

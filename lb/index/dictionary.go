@@ -30,14 +30,16 @@ func (d *dictionary[V, K]) load(n uint32) *V {
 	return (*values)[n].Load()
 }
 
-// take returns the number of a key for one more item, made if it is new.
-func (d *dictionary[V, K]) take(key K, made func() *V) uint32 {
+// take returns the number of a key for one more item. A new one is made: the
+// value, and the key that is kept, which equals key.
+func (d *dictionary[V, K]) take(key K, made func() (K, *V)) uint32 {
 	n, ok := d.numbers[key]
 	if !ok {
 		n = d.number()
-		d.numbers[key] = n
-		d.entries[n].key = key
-		(*d.values.Load())[n].Store(made())
+		own, value := made()
+		d.numbers[own] = n
+		d.entries[n].key = own
+		(*d.values.Load())[n].Store(value)
 	}
 	d.entries[n].uses++
 	return n

@@ -2,6 +2,7 @@ package index
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -176,8 +177,8 @@ func (t *table) put(p lb.Placement, o *origin) {
 	if len(p.Holders) > 0 {
 		key.first = &p.Holders[0]
 	}
-	shared := t.terms.take(key, func() *terms {
-		return &terms{termsKey: key, holders: p.Holders, idleSince: p.IdleSince}
+	shared := t.terms.take(key, func() (termsKey, *terms) {
+		return key, &terms{termsKey: key, holders: p.Holders, idleSince: p.IdleSince}
 	})
 	hash := t.hash(&p.Stream)
 	sh := t.shard(hash)
@@ -189,8 +190,11 @@ func (t *table) put(p lb.Placement, o *origin) {
 		t.terms.giveBack(uint32(was))
 		return
 	}
-	name := [2]string{p.Stream.VHost, p.Stream.App}
-	path := t.paths.take(name, func() *path { return &path{name[0], name[1]} })
+	path := t.paths.take([2]string{p.Stream.VHost, p.Stream.App}, func() ([2]string, *path) {
+		// Copies: the stream's may be part of a whole batch of commands.
+		vhost, app := strings.Clone(p.Stream.VHost), strings.Clone(p.Stream.App)
+		return [2]string{vhost, app}, &path{vhost, app}
+	})
 	at := t.words.take(wordName + wordsOf(len(p.Stream.Name)))
 	t.words.storeText(at+wordName, p.Stream.Name)
 	t.fill(at, p, uint64(path)<<32|uint64(shared))

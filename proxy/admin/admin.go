@@ -13,13 +13,16 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
 
 	"srsx/lb"
 	"srsx/proxy"
@@ -60,7 +63,7 @@ type Config struct {
 	Log      *slog.Logger // default: none
 
 	// ReadyGrace is how long the backend may be unable to decide before
-	// /readyz says so; 0: at once.
+	// /readyz says so; 0: it never does.
 	ReadyGrace time.Duration
 }
 
@@ -69,6 +72,7 @@ type Server struct {
 	config   Config
 	mux      *http.ServeMux
 	rates    *rates
+	refusals *rate.Limiter // of log lines about refused registrations
 	callers  callers
 	draining atomic.Bool
 	unsure   atomic.Int64 // unix ns since when the backend cannot decide; 0: it can
@@ -79,7 +83,7 @@ func NewServer(config Config) *Server {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{config: config, mux: http.NewServeMux(), rates: newRates()}
+	s := &Server{config: config, mux: http.NewServeMux(), rates: newRates(), refusals: rate.NewLimiter(1, refusalBurst)}
 	s.routes()
 	return s
 }
@@ -87,8 +91,8 @@ func NewServer(config Config) *Server {
 // routes is the whole API. The guard stands beside each path.
 func (s *Server) routes() {
 	open, guarded := s.open, s.guarded
-	s.mux.Handle("POST /api/v1/srs/register", open(s.register))
-	s.mux.Handle("POST /api/v1/srs/register/{token}", open(s.register))
+	s.mux.Handle("POST /api/v1/srs/register", open(s.registerOrSay))
+	s.mux.Handle("POST /api/v1/srs/register/{token}", open(s.registerOrSay))
 	s.mux.Handle("GET /api/v1/versions", s.Versions())
 	s.mux.Handle("GET /livez", open(s.livez))
 	s.mux.Handle("GET /readyz", open(s.readyz))
@@ -135,21 +139,34 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // ServeHTTP serves one request, unknown paths and methods included: they get
 // JSON as everything does.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := s.mux.Handler(r); pattern == "" {
-		status := http.StatusNotFound
-		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
-			probe := r.Clone(r.Context())
-			probe.Method = method
-			if _, pattern := s.mux.Handler(probe); pattern != "" {
-				status = http.StatusMethodNotAllowed
-				w.Header().Add("Allow", method)
-			}
-		}
-		reply(w, nil, &apiError{status, "no such path or method"})
-		return
-	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	s.mux.ServeHTTP(w, r)
+	escaped := r.URL.EscapedPath()
+	_, pattern := s.mux.Handler(r)
+	switch {
+	case path.Clean(escaped) != escaped: // the mux would redirect
+		reply(w, nil, &apiError{http.StatusNotFound, "no such path"})
+	case pattern != "":
+		s.mux.ServeHTTP(w, r)
+	default:
+		allowed := s.methods(r)
+		if len(allowed) == 0 {
+			reply(w, nil, &apiError{http.StatusNotFound, "no such path"})
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		reply(w, nil, &apiError{http.StatusMethodNotAllowed, "no such method here: " + strings.Join(allowed, ", ")})
+	}
+}
+
+// methods lists those that the path of a request has.
+func (s *Server) methods(r *http.Request) (allowed []string) {
+	probe := r.Clone(r.Context())
+	for _, probe.Method = range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		if _, pattern := s.mux.Handler(probe); pattern != "" {
+			allowed = append(allowed, probe.Method)
+		}
+	}
+	return allowed
 }
 
 // Drain makes /readyz fail from now on.
@@ -296,7 +313,8 @@ func (s *Server) readyz(*http.Request) (map[string]any, error) {
 	}
 	now := time.Now()
 	s.unsure.CompareAndSwap(0, now.UnixNano())
-	if now.Sub(time.Unix(0, s.unsure.Load())) < s.config.ReadyGrace && !errors.Is(err, lb.ErrClosed) {
+	grace := s.config.ReadyGrace
+	if !errors.Is(err, lb.ErrClosed) && (grace == 0 || now.Sub(time.Unix(0, s.unsure.Load())) < grace) {
 		return map[string]any{"ready": true}, nil // an election is not an outage
 	}
 	return nil, &apiError{http.StatusServiceUnavailable, err.Error()}

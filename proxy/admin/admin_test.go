@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +109,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		{"our own page", "DELETE", "/api/v1/origins/x", "127.0.0.1", []string{"Origin", "http://127.0.0.1:12025"}, 404},
 		{"a form", "PUT", "/api/v1/origins/x/ready", "127.0.0.1", []string{"Content-Type", "text/plain"}, 415},
 		{"unknown path", "GET", "/nothing", "127.0.0.1", nil, 404},
+		{"a path that is not clean", "GET", "//livez", "127.0.0.1", nil, 404},
+		{"a path that goes up", "GET", "/api/v1/x/../origins", "127.0.0.1", nil, 404},
 		{"wrong method", "POST", "/api/v1/origins", "127.0.0.1", nil, 405},
 	} {
 		if got, body := a.call(test.method, test.path, "", test.from, test.header...); got != test.want {
@@ -210,5 +213,78 @@ func TestEventsReachTheClientLive(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Events = %v; want nil after cancel", err)
+	}
+}
+
+// undecided is a balancer whose backend has no say.
+type undecided struct {
+	lb.Balancer
+	err error
+}
+
+func (u *undecided) Decisive() error { return u.err }
+
+func TestAnElectionIsNotAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, grace := range []time.Duration{15 * time.Second, 0} {
+			backend := &undecided{}
+			a := start(t, func(c *admin.Config) {
+				backend.Balancer = c.Balancer
+				c.Balancer, c.ReadyGrace = backend, grace
+			})
+			ready := func() int {
+				status, _ := a.call("GET", "/readyz", "", "9.9.9.9")
+				return status
+			}
+			for _, step := range []struct {
+				err   error
+				after time.Duration
+				want  int
+			}{
+				{lb.ErrUndecided, 0, 200},
+				{lb.ErrUndecided, 14 * time.Second, 200},
+				{nil, 0, 200}, // which starts the time anew
+				{lb.ErrUndecided, 0, 200},
+				{lb.ErrUndecided, 14 * time.Second, 200},
+				{lb.ErrUndecided, 2 * time.Second, map[bool]int{true: 200, false: 503}[grace == 0]},
+				{nil, 0, 200},
+				{lb.ErrClosed, 0, 503},
+			} {
+				time.Sleep(step.after) // of the bubble
+				backend.err = step.err
+				if got := ready(); got != step.want {
+					t.Errorf("grace %s, %v after %s: readyz = %d; want %d", grace, step.err, step.after, got, step.want)
+				}
+			}
+			_ = a.balancer.Close()
+		}
+	})
+}
+
+func TestPlacementsAreListedInPages(t *testing.T) {
+	a := start(t, nil)
+	a.call("POST", "/api/v1/srs/register", heartbeat("v", "1", "10.0.0.5", "1935"), "10.0.0.5")
+	for i := range 5 {
+		stream := lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: fmt.Sprint("s", i)}
+		if _, err := a.balancer.Acquire(t.Context(), lb.Want{Stream: stream}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for query, want := range map[string]string{
+		"": "5 s0 s1 s2 s3 s4", "?start=1&count=2": "5 s1 s2", "?start=4&count=9": "5 s4", "?start=9": "5", "?count=0": "5",
+		"?prefix=live/s3": "1 s3", "?prefix=__defaultVhost__/live/s4": "1 s4", "?origin=other": "0", "?origin=v&start=3": "5 s3 s4",
+	} {
+		_, body := a.call("GET", "/api/v1/placements"+query, "", "127.0.0.1")
+		data, _ := body["data"].(map[string]any)
+		shown := []string{fmt.Sprint(data["total"])}
+		list, _ := data["placements"].([]any)
+		for _, p := range list {
+			if view, ok := p.(map[string]any); ok {
+				shown = append(shown, fmt.Sprint(view["name"]))
+			}
+		}
+		if got := strings.Join(shown, " "); got != want {
+			t.Errorf("placements%s = %s; want %s", query, got, want)
+		}
 	}
 }

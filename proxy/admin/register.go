@@ -85,6 +85,19 @@ func (s *summaries) UnmarshalJSON(b []byte) error {
 // so a probe of the incarnation before that hangs must not take long.
 const registerTimeout = time.Second
 
+// refusalBurst is how many refusals are logged at once, and then one a second.
+const refusalBurst = 20
+
+// registerOrSay logs a refusal: SRS looks at no answer, so that nobody else
+// would say why an origin does not appear.
+func (s *Server) registerOrSay(r *http.Request) (map[string]any, error) {
+	answer, err := s.register(r)
+	if err != nil && s.refusals.Allow() {
+		s.config.Log.WarnContext(r.Context(), "registration refused", "client", r.RemoteAddr, "err", err)
+	}
+	return answer, err
+}
+
 func (s *Server) register(r *http.Request) (map[string]any, error) {
 	caller := addrOf(r)
 	if !s.rates.allow(caller) {

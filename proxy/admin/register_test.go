@@ -1,9 +1,11 @@
 package admin_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -118,6 +120,19 @@ func TestBadRegistrationsGetOneClearError(t *testing.T) {
 	}
 }
 
+// SRS looks at no answer: the log is where an operator finds out.
+func TestARefusedRegistrationIsLoggedButNotWithoutEnd(t *testing.T) {
+	var log bytes.Buffer
+	a := start(t, func(c *admin.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for range 200 {
+		a.register(`{}`, "10.0.0.5:1")
+	}
+	lines := strings.Count(log.String(), "registration refused")
+	if lines == 0 || lines > 30 || !strings.Contains(log.String(), "10.0.0.5:1") || !strings.Contains(log.String(), "field ip is missing") {
+		t.Errorf("%d lines, log = %.500s; want a few, with client and reason", lines, log.String())
+	}
+}
+
 func TestUnknownFieldsAndNumbersAreTaken(t *testing.T) {
 	a := start(t, nil)
 	status, text := a.register(`{"ip":"10.0.0.5","server":"v","service":"s","pid":22366,"rtmp":["1935"],"later":{"a":[1,null]},"summaries":"odd"}`, "10.0.0.5")
@@ -167,6 +182,7 @@ func TestAnOriginLivesOnlyWhereItMay(t *testing.T) {
 		{"own listener, IPv6", "x", "::1", "11935", "own listener"},
 		{"own listener on IPv6, by IPv4", "x", "127.0.0.1", "18080", "own listener"},
 		{"own listener of one address", "x", "127.0.0.1", "12025", "own listener"},
+		{"own listener of one address, mapped", "x", "::ffff:127.0.0.1", "12025", "own listener"},
 		{"own listener by an endpoint", "x", "10.0.0.5", "[::ffff:127.0.0.1]:11935", "own listener"},
 		{"own address as others know it", "x", "10.9.9.9", "11935", "own listener"},
 		{"own name from the configuration", "loop", "10.0.0.5", "11935", "own listener"},

@@ -27,7 +27,7 @@ func (o *Origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch ext {
 	case ".flv":
 		w.Header().Set("Content-Type", "video/x-flv")
-		o.live(w, r, name, flvHeader(), func(b []byte, m edge.Message) []byte { return appendTag(b, m) })
+		o.live(w, r, name, flvHeader(), appendTag)
 	case ".ts":
 		w.Header().Set("Content-Type", "video/MP2T")
 		mux := newMuxer()
@@ -95,10 +95,10 @@ func (o *Origin) playlist(w http.ResponseWriter, r *http.Request, name string) {
 	for _, part := range s.parts {
 		longest = max(longest, part.length)
 	}
-	fmt.Fprintf(w, "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:%d\n",
+	_, _ = fmt.Fprintf(w, "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:%d\n",
 		int((longest+time.Second-1)/time.Second), s.parts[0].number)
 	for _, part := range s.parts {
-		fmt.Fprintf(w, "#EXTINF:%.3f,\n%s-%d.ts\n", part.length.Seconds(), path.Base(name), part.number)
+		_, _ = fmt.Fprintf(w, "#EXTINF:%.3f,\n%s-%d.ts\n", part.length.Seconds(), path.Base(name), part.number)
 	}
 }
 

@@ -155,7 +155,7 @@ func (o *Origin) play(ctx context.Context, c *wire.Conn, command wire.Command, n
 	_ = c.SetReadDeadline(time.Time{})
 	reading.Go(func() { // until the player leaves
 		for {
-			if _, err := c.ReadMessage(); err != nil {
+			if _, failed := c.ReadMessage(); failed != nil {
 				leave(io.EOF)
 				return
 			}

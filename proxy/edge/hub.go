@@ -4,9 +4,11 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"srsx/proxy"
@@ -25,16 +27,14 @@ type Message struct {
 
 // The bounds of a stream and of each viewer.
 const (
-	maxGroup    = 16 << 20 // bytes kept for late viewers
-	maxQueue    = 4 << 20  // bytes that a viewer may lag
-	maxLag      = 8000     // ms of stream that a viewer may lag
-	maxSkips    = 3        // groups lost in a row before a viewer is cut
-	maxStreams  = 1000
-	videoType   = 9
-	audioType   = 8
-	dataType    = 18
-	configFlag  = 0
-	enhancedBit = 0x80
+	maxGroup   = 16 << 20 // bytes kept for late viewers
+	maxQueue   = 4 << 20  // bytes that a viewer may lag
+	maxLag     = 8000     // ms of stream that a viewer may lag
+	maxSkips   = 3        // groups lost in a row before a viewer is cut
+	maxStreams = 1000
+	videoType  = 9
+	audioType  = 8
+	dataType   = 18
 )
 
 // Hub is a set of streams by name. It is safe for concurrent use.
@@ -56,6 +56,7 @@ type stream struct {
 	meta      *Message
 	video     *Message // sequence header
 	audio     *Message
+	pictures  bool      // video has come
 	group     []Message // from the last key frame on
 	groupSize int
 	viewers   map[*Viewer]struct{}
@@ -151,9 +152,14 @@ func (p *Publisher) Write(m Message) {
 	if s.publisher != p {
 		return
 	}
-	key := s.keep(m)
+	kind := kindOf(m)
+	s.pictures = s.pictures || m.Type == videoType
+	if kind == frame && m.Type == audioType && !s.pictures {
+		kind = keyFrame // audio alone may start anywhere
+	}
+	s.keep(m, kind)
 	for v := range s.viewers {
-		v.push(m, key)
+		v.push(m, kind)
 	}
 }
 
@@ -162,7 +168,7 @@ func (p *Publisher) Close() {
 	s := p.stream
 	s.mu.Lock()
 	if s.publisher == p {
-		s.publisher, s.meta, s.video, s.audio, s.group, s.groupSize = nil, nil, nil, nil, nil, 0
+		s.publisher, s.meta, s.video, s.audio, s.group, s.groupSize, s.pictures = nil, nil, nil, nil, nil, 0, false
 		for v := range s.viewers {
 			v.ended = true
 			v.wake()
@@ -172,55 +178,82 @@ func (p *Publisher) Close() {
 	s.hub.release(s)
 }
 
-// keep remembers what a late viewer needs and reports whether m is a key frame.
-func (s *stream) keep(m Message) (key bool) {
+// kind is what a message is to a viewer that comes late or lags.
+type kind uint8
+
+const (
+	frame    kind = iota
+	keyFrame      // a viewer may start here
+	header        // needed for all that follows: metadata, a codec's configuration
+)
+
+// kindOf reads the first bytes of a message (FLV 10.1, annex E.4; enhanced RTMP
+// for the fourCC form).
+func kindOf(m Message) kind {
 	switch {
-	case m.Type == dataType:
-		s.meta = &m
-		return false
-	case isConfig(m) && m.Type == videoType:
-		s.video = &m
-		return false
-	case isConfig(m):
-		s.audio = &m
-		return false
-	}
-	if key = isKey(m) || s.video == nil; key { // audio alone may start anywhere
-		s.group, s.groupSize = nil, 0
-	}
-	if s.groupSize+len(m.Data) > maxGroup || !key && len(s.group) == 0 {
-		s.group, s.groupSize = nil, 0 // an endless group: late viewers wait for a key
-		return key
-	}
-	s.group = append(s.group, m)
-	s.groupSize += len(m.Data)
-	return key
-}
-
-// isConfig reports whether m is a codec's sequence header (FLV 10.1, annex E.4;
-// enhanced RTMP for the fourCC form).
-func isConfig(m Message) bool {
-	if len(m.Data) < 2 {
-		return false
-	}
-	switch m.Type {
-	case videoType:
-		if m.Data[0]&enhancedBit != 0 {
-			return m.Data[0]&0x0f == configFlag
-		}
-		return m.Data[0]&0x0f == 7 && m.Data[1] == configFlag
-	case audioType:
-		if m.Data[0]>>4 == 9 { // enhanced
-			return m.Data[0]&0x0f == configFlag
-		}
-		return m.Data[0]>>4 == 10 && m.Data[1] == configFlag
+	case m.Type == dataType && bytes.HasPrefix(m.Data, []byte("\x02\x00\x0aonMetaData")):
+		return header
+	case m.Type == audioType:
+		return kindOfAudio(m.Data)
+	case m.Type == videoType:
+		return kindOfVideo(m.Data)
 	default:
-		return false
+		return frame
 	}
 }
 
-func isKey(m Message) bool {
-	return m.Type == videoType && len(m.Data) > 0 && m.Data[0]>>4&7 == 1
+func kindOfAudio(b []byte) kind {
+	const aac, enhanced = 10, 9
+	if len(b) > 1 && (b[0]>>4 == aac && b[1] == 0 || b[0]>>4 == enhanced && b[0]&0x0f == 0) {
+		return header
+	}
+	return frame
+}
+
+func kindOfVideo(b []byte) kind {
+	const (
+		avc         = 7
+		key         = 1    // of the frame types
+		enhanced    = 0x80 // a fourCC follows
+		codedFrames = 1    // of the enhanced packet types
+		framesX     = 3
+	)
+	if len(b) < 2 {
+		return frame
+	}
+	isKey, low := b[0]>>4&7 == key, b[0]&0x0f
+	switch {
+	case b[0]&enhanced != 0 && low == 0, b[0]&enhanced == 0 && low == avc && b[1] == 0:
+		return header
+	case b[0]&enhanced != 0:
+		isKey = isKey && (low == codedFrames || low == framesX)
+	case low == avc:
+		isKey = isKey && b[1] == 1 // not the end of the sequence
+	}
+	if isKey {
+		return keyFrame
+	}
+	return frame
+}
+
+// keep remembers what a late viewer needs.
+func (s *stream) keep(m Message, k kind) {
+	switch {
+	case k == header && m.Type == dataType:
+		s.meta = &m
+	case k == header && m.Type == videoType:
+		s.video = &m
+	case k == header:
+		s.audio = &m
+	case k == keyFrame:
+		s.group, s.groupSize = []Message{m}, len(m.Data)
+	case len(s.group) == 0: // nothing to add to: late viewers wait for a key frame
+	case s.groupSize+len(m.Data) > maxGroup:
+		s.group, s.groupSize = nil, 0 // an endless group
+	default:
+		s.group = append(s.group, m)
+		s.groupSize += len(m.Data)
+	}
 }
 
 // Viewer reads one stream. One goroutine may call Next.
@@ -238,26 +271,23 @@ type Viewer struct {
 }
 
 // push queues a message, unless the viewer lags too far: then it loses all up
-// to the next key frame, and in the end its place.
-func (v *Viewer) push(m Message, key bool) {
-	config := m.Type == dataType || isConfig(m)
-	switch {
-	case v.cut:
+// to the next key frame but the headers, and in the end its place.
+func (v *Viewer) push(m Message, k kind) {
+	if v.cut || v.ended || v.skipping && k == frame {
 		return
-	case v.skipping && !key && !config:
-		return
-	case v.size+len(m.Data) > maxQueue || v.lag(m) > maxLag:
-		v.queue, v.size, v.skipping = nil, 0, true
+	}
+	if v.size+len(m.Data) > maxQueue || v.lag(m) > maxLag {
+		v.drop()
 		if v.skips++; v.skips > maxSkips {
 			v.cut = true
 			v.wake()
 			return
 		}
-		if !key {
+		if k == frame {
 			return
 		}
 	}
-	if key {
+	if k == keyFrame {
 		v.skipping = false
 	}
 	v.queue = append(v.queue, m)
@@ -265,10 +295,20 @@ func (v *Viewer) push(m Message, key bool) {
 	v.wake()
 }
 
+// drop empties the queue but for the headers.
+func (v *Viewer) drop() {
+	v.queue = slices.DeleteFunc(v.queue, func(q Message) bool { return kindOf(q) != header })
+	v.size, v.skipping = 0, true
+	for _, q := range v.queue {
+		v.size += len(q.Data)
+	}
+}
+
+// lag is how many ms of the stream are in the queue.
 func (v *Viewer) lag(m Message) int64 {
 	for _, q := range v.queue {
-		if q.Type != dataType && !isConfig(q) {
-			return int64(int32(m.Timestamp - q.Timestamp)) //nolint:gosec // timestamps wrap
+		if kindOf(q) != header {
+			return int64(int32(m.Timestamp - q.Timestamp)) // it wraps
 		}
 	}
 	return 0

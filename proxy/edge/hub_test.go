@@ -26,7 +26,7 @@ func frame(n, size int) edge.Message {
 
 func head() []edge.Message {
 	return []edge.Message{
-		{Type: 18, Data: []byte("meta")},
+		{Type: 18, Data: []byte("\x02\x00\x0aonMetaData\x05")},
 		{Type: 9, Data: []byte{0x17, 0, 1}},
 		{Type: 8, Data: []byte{0xaf, 0, 1}},
 	}

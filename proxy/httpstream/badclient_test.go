@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"srsx/proxy"
 	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
 )
@@ -137,6 +138,23 @@ func TestPathsThatNameNothingAreNotFound(t *testing.T) {
 	}
 	if seen := p.origin.Seen("http"); len(seen) != 0 {
 		t.Errorf("the origin was asked for %s", seen[0].Request.URL)
+	}
+}
+
+func TestLoopOfPeersIsRefused(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, media) }))
+	for _, path := range []string{"/live/s.flv", "/live/s.m3u8", "/live/s-1.m4s"} {
+		for mark, want := range map[string]int{"n1": 508, "a, n1 ,b": 508, strings.Repeat("a,", 9): 508, strings.Repeat("x", 2000): 508} {
+			if response, _ := p.do(t, http.MethodGet, path, proxy.HopHeader, mark); response.StatusCode != want {
+				t.Errorf("%s with hop mark %.20q: status %d; want %d", path, mark, response.StatusCode, want)
+			}
+		}
+	}
+	if response, _ := p.do(t, http.MethodGet, "/live/s.flv", proxy.HopHeader, "a,b"); response.StatusCode != http.StatusOK {
+		t.Errorf("relayed by two others: status %d; want 200", response.StatusCode)
+	}
+	if seen := p.origin.Seen("http"); len(seen) != 1 || seen[0].Request.Header.Get(proxy.HopHeader) != "a,b,n1" {
+		t.Errorf("origin saw %d requests; want the one, with our mark", len(seen))
 	}
 }
 

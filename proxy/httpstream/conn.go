@@ -2,7 +2,6 @@ package httpstream
 
 import (
 	"errors"
-	"log/slog"
 	"net"
 	"sync/atomic"
 	"time"
@@ -10,14 +9,16 @@ import (
 	"srsx/proxy"
 )
 
-// errLine is answered with 400 by net/http.
-var errLine = errors.New("line of the header is malformed")
+var (
+	errLine    = errors.New("line of the header is malformed") // answered with 400 by net/http
+	errRequest = errors.New("malformed or incomplete request")
+)
 
 // clientListener wraps each connection of a client as a [clientConn].
 type clientListener struct {
 	net.Listener
 	writeTimeout time.Duration
-	log          *slog.Logger
+	refusals     *refusals
 }
 
 func (l clientListener) Accept() (net.Conn, error) {
@@ -25,7 +26,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &clientConn{Conn: conn, writeTimeout: l.writeTimeout, log: l.log, empty: true}, nil
+	return &clientConn{Conn: conn, writeTimeout: l.writeTimeout, refusals: l.refusals, empty: true}, nil
 }
 
 // clientConn does what net/http leaves out. One goroutine reads at a time, one
@@ -33,7 +34,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 //
 // Reading, it refuses shapes of header that net/http puts up with and that a
 // proxy in front of us may read otherwise, so that one request becomes two: a
-// line that ends in LF or CR alone, and one that continues the line before (RFC
+// line that ends in LF alone, and one that continues the line before (RFC
 // 9112 sections 2.2 and 5.2). Requests with a body are refused, so all that a
 // client sends is header.
 //
@@ -44,7 +45,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 type clientConn struct {
 	net.Conn
 	writeTimeout time.Duration
-	log          *slog.Logger
+	refusals     *refusals
 
 	unserved atomic.Bool // bytes came since the last request was served
 
@@ -81,18 +82,18 @@ func (c *clientConn) served() { c.unserved.Store(false) }
 
 func (c *clientConn) Close() error {
 	if c.unserved.Swap(false) {
-		c.log.Info("client refused", "kind", "http", "client", proxy.AddrPortOf(c.RemoteAddr()), "err", "malformed or incomplete request")
+		c.refusals.note(proxy.AddrPortOf(c.RemoteAddr()), errRequest)
 	}
 	return c.Conn.Close()
 }
 
 // accept looks at the next byte and reports whether it may stand there.
 func (c *clientConn) accept(x byte) bool {
-	if (c.last == '\r') != (x == '\n') {
-		return false
-	}
 	switch x {
 	case '\n':
+		if c.last != '\r' {
+			return false
+		}
 		c.inside = !c.empty // an empty line ends the header
 		c.empty = true
 	case '\r': // no part of the line

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"srsx/lb"
@@ -124,5 +125,96 @@ func TestPageThatIsNoPlaylistPassesUnchanged(t *testing.T) {
 	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>\nhello\n") }))
 	if _, body := p.do(t, http.MethodGet, "/live/s.m3u8"); body != "<html>\nhello\n" {
 		t.Errorf("body became %q", body)
+	}
+}
+
+// Whatever a playlist names is the origin's, whether we know its extension or
+// not: new ones come, and keys have none.
+func TestWhatHasAHintNeedsNoExtension(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/live/s.m3u8" {
+			_, _ = io.WriteString(w, "#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI=\"/keys/get?id=7\"\n#EXTINF:1,\ns-1.new\n")
+			return
+		}
+		_, _ = io.WriteString(w, r.URL.RequestURI())
+	}))
+	_, playlist := p.do(t, http.MethodGet, "/live/s.m3u8")
+	_, key, _ := strings.Cut(playlist, `URI="`)
+	key, _, _ = strings.Cut(key, `"`)
+	for path, want := range map[string]string{key: "/keys/get?id=7", "/live/" + lastLine(playlist): "/live/s-1.new"} {
+		if response, body := p.do(t, http.MethodGet, path); response.StatusCode != http.StatusOK || body != want {
+			t.Errorf("%s: status %d, %q; want %s from the origin", path, response.StatusCode, body, want)
+		}
+	}
+	if response, _ := p.do(t, http.MethodGet, "/keys/get?id=7"); response.StatusCode != http.StatusNotFound {
+		t.Errorf("the same without a hint: status %d; want 404", response.StatusCode)
+	}
+	if open := p.sessions(); open != 1 {
+		t.Errorf("%d sessions; want the one viewer", open)
+	}
+}
+
+// MediaMTX and others call the playlists of all streams alike, in a folder each.
+func TestFolderOfAPlaylistNamesTheStream(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, media) }))
+	stream := func(app, name string) lb.Stream { return lb.Stream{VHost: lb.DefaultVHost, App: app, Name: name} }
+	for _, c := range []struct {
+		path string
+		want lb.Stream
+	}{
+		{"/live/s/index.m3u8", stream("live", "s")},
+		{"/a/b/s/master.m3u8", stream("a/b", "s")},
+		{"/live/playlist.m3u8", stream("live", "playlist")},
+		{"/live/s/other.m3u8", stream("live/s", "other")},
+	} {
+		before := len(p.router.Sessions())
+		_, _ = p.do(t, http.MethodGet, c.path)
+		if open := p.router.Sessions(); len(open) != before+1 || open[before].Stream != c.want {
+			t.Errorf("%s: sessions %+v; want one more, of %v", c.path, open, c.want)
+		}
+	}
+	lease, err := p.balancer.Acquire(t.Context(), lb.Want{Stream: stream("live/t", "index"), Protocol: lb.HTTP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.balancer.Release(lease)
+	_, _ = p.do(t, http.MethodGet, "/live/t/index.m3u8")
+	if open := p.router.Sessions(); open[len(open)-1].Stream != stream("live/t", "index") {
+		t.Errorf("sessions %+v; want one of the stream that is placed under the whole name", open)
+	}
+}
+
+func TestManifestPassesUnchanged(t *testing.T) {
+	const manifest = `<?xml version="1.0"?><MPD><BaseURL>s/</BaseURL></MPD>`
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/dash+xml")
+		_, _ = io.WriteString(w, manifest)
+	}))
+	response, body := p.do(t, http.MethodGet, "/live/s.mpd")
+	if response.StatusCode != http.StatusOK || body != manifest || response.Header.Get("Content-Type") != "application/dash+xml" {
+		t.Errorf("status %d, %v, %q; want the origin's manifest", response.StatusCode, response.Header, body)
+	}
+	if response, _ = p.do(t, http.MethodGet, "/live/s-1.m4s"); response.StatusCode != http.StatusOK {
+		t.Errorf("its segment: status %d", response.StatusCode)
+	}
+}
+
+// A player asks for several playlists at once when it starts.
+func TestViewerIsOneSession(t *testing.T) {
+	p := start(t, answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, media) }))
+	var asking sync.WaitGroup
+	for range 20 {
+		asking.Go(func() {
+			if _, _, err := p.try(t, http.MethodGet, "/live/s.m3u8"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
+	if open := p.router.Sessions(); len(open) != 1 || open[0].Kind != "hls" || open[0].BytesOut == 0 {
+		t.Errorf("sessions = %+v; want the one viewer", open)
+	}
+	if ended := p.log.lines("session ended"); len(ended) != 0 {
+		t.Errorf("log = %q; want none ended", ended)
 	}
 }

@@ -55,6 +55,7 @@ type Server struct {
 	viewers   *viewers
 	prints    prints
 	pools     pools
+	refusals  *refusals
 }
 
 // NewServer returns a server.
@@ -71,7 +72,7 @@ func NewServer(config Config) *Server {
 			*timeout = standard
 		}
 	}
-	return &Server{config: config, viewers: newViewers(config.HoldTime), transport: newTransport()}
+	return &Server{config: config, viewers: newViewers(config.HoldTime), transport: newTransport(), refusals: newRefusals(config.Log)}
 }
 
 // connKey is the context key of a request's *clientConn.
@@ -114,7 +115,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.viewers.endAll()
 		s.transport.CloseIdleConnections()
 	}()
-	err := server.Serve(clientListener{Listener: ln, writeTimeout: s.config.WriteTimeout, log: s.config.Log})
+	err := server.Serve(clientListener{Listener: ln, writeTimeout: s.config.WriteTimeout, refusals: s.refusals})
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -201,7 +202,7 @@ func (s *Server) turnAway(w *reply, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // nobody is there to hear it
 	}
-	s.config.Log.InfoContext(r.Context(), "client refused", "kind", "http", "client", s.client(r), "err", err)
+	s.refusals.note(s.client(r), err)
 	w.refuse(refusalOf(err))
 }
 

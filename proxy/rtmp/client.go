@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"srsx/lb"
@@ -21,8 +22,8 @@ type client struct {
 	addr   netip.AddrPort // the real one
 
 	connect wire.Command // as the client said it
-	prelude []said       // what has to be said again at the origin
-	create  said         // the last createStream; zero: none was said
+	prelude []said       // what has to be said again at the origin, in order
+	size    int          // bytes of the prelude
 	highest float64      // transaction so far
 	streams uint32       // message streams created
 }
@@ -45,8 +46,11 @@ var (
 	errTalkative    = errors.New("too many commands before publish or play")
 )
 
-// maxCommands bounds what a client says before it publishes or plays.
-const maxCommands = 64
+// The bounds of what a client says before it publishes or plays.
+const (
+	maxCommands = 64
+	maxPrelude  = 64 << 10 // bytes
+)
 
 // command answers the client until it publishes or plays, and then serves that.
 func (c *client) command(ctx context.Context, end time.Time) error {
@@ -98,25 +102,30 @@ func (c *client) answer(s said) error {
 	switch command.Name {
 	case "connect":
 		return c.answerConnect(command)
-	case "createStream":
-		c.create = s
-		c.streams++
-		result.Args = []any{float64(c.streams)}
-	case "releaseStream", "FCPublish", "FCSubscribe":
-		c.prelude = append(c.prelude, s)
-		result.Args = []any{wire.Undefined{}}
-	case "getStreamLength":
-		result.Args = []any{0.0} // live
 	case "deleteStream", "closeStream", "FCUnpublish":
 		return nil // nothing was started
-	default: // _checkbw and what else clients try
+	case "createStream":
+		c.streams++
+		result.Args = []any{float64(c.streams)}
+	case "getStreamLength":
+		result.Args = []any{0.0} // live
+	default: // releaseStream, FCPublish, FCSubscribe, _checkbw and what else clients try
 		result.Args = []any{wire.Undefined{}}
 	}
-	if command.Transaction == 0 && command.Name != "createStream" {
+	if c.size += len(s.message.Body); c.size > maxPrelude {
+		return errTalkative
+	}
+	if s.creates() { // the origin needs the one that will be used
+		c.prelude = slices.DeleteFunc(c.prelude, said.creates)
+	}
+	c.prelude = append(c.prelude, s)
+	if command.Transaction == 0 && !s.creates() {
 		return nil // it asks for no answer
 	}
 	return c.conn.Send(result.Message(wire.CSIDCommand))
 }
+
+func (s said) creates() bool { return s.command.Name == "createStream" }
 
 // answerConnect accepts the connection. The origin is not known before publish
 // or play names the stream, so its own answer cannot be had: this one promises

@@ -82,7 +82,7 @@ func (r *relay) refuseOther(command wire.Command) error {
 	status := wire.Command{
 		Name: "onStatus", StreamID: command.StreamID, AMF3: command.AMF3, Args: []any{refusalStatus(other, reason)},
 	}
-	return r.client.conn.Send(status.Message(wire.CSIDStatus))
+	return r.client.conn.Reply(status.Message(wire.CSIDStatus))
 }
 
 // fromOrigin looks at a message on its way to the client.

@@ -47,9 +47,9 @@ type relay struct {
 }
 
 func newRelay(c *client, up *upstream, session proxy.Session, s start) *relay {
-	r := &relay{client: c, up: up, session: session, start: s, streams: newStreams(0, 0)}
-	if s.command.StreamID != 0 {
-		r.streams = newStreams(s.command.StreamID, up.streamID)
+	r := &relay{client: c, up: up, session: session, start: s, streams: newStreams(0, 0, c.streams)}
+	if up.streamID != 0 && s.command.StreamID != 0 {
+		r.streams = newStreams(s.command.StreamID, up.streamID, c.streams)
 	}
 	return r
 }
@@ -80,6 +80,9 @@ func (r *relay) run() error {
 	ended <- r.endOfOrigin(pump(origin, client, r.fromOrigin, nil))
 	client.StopReading(time.Now())
 	upwards.Wait()
+	if r.refusal != "" { // whoever closed first then
+		return fmt.Errorf("%w: %s", errRefused, r.refusal)
+	}
 	return <-ended
 }
 
@@ -147,9 +150,12 @@ func (r *relay) idleClock() func() error {
 // endOfClient says why the direction from the client has ended.
 func (r *relay) endOfClient(err error) error {
 	var w writeError
+	var reply wire.ReplyError
 	switch {
 	case errors.As(err, &w):
 		return fmt.Errorf("write to origin: %w", w.error)
+	case errors.As(err, &reply) && isTimeout(err):
+		return proxy.ErrSlow
 	case isGone(err):
 		return errClientLeft
 	case isTimeout(err) && r.start.publish:
@@ -167,10 +173,8 @@ func (r *relay) endOfOrigin(err error) error {
 		return proxy.ErrSlow
 	case errors.As(err, &w):
 		return errClientLeft
-	case r.refusal != "":
-		return fmt.Errorf("%w: %s", errRefused, r.refusal)
 	case isTimeout(err) && !r.heard:
-		return errUnanswered
+		return errUnanswered // unless this peer has ended the session, which counts first
 	case !isGone(err):
 		return fmt.Errorf("read from origin: %w", err)
 	case r.heard:

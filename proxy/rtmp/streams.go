@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 
 	"srsx/proxy/rtmp/wire"
@@ -14,10 +15,12 @@ import (
 // origin, and origins number theirs each in its own way. An id that nobody
 // created is the same on both sides. It is safe for concurrent use.
 type streams struct {
+	told uint32 // the client was given ids up to this one
+
 	mu       sync.Mutex // guards what follows
 	toOrigin map[uint32]uint32
 	toClient map[uint32]uint32
-	creating map[float64]struct{} // transactions of createStream not answered yet
+	creating []float64 // transactions of createStream not answered yet
 }
 
 // maxStreams bounds the streams of a client that do not end.
@@ -25,12 +28,13 @@ const maxStreams = 64
 
 var errStreams = errors.New("too many streams on one connection")
 
-// newStreams returns the table of one stream.
-func newStreams(client, origin uint32) *streams {
+// newStreams returns the table of one stream; told is the last id that this
+// peer gave the client.
+func newStreams(client, origin, told uint32) *streams {
 	return &streams{
+		told:     told,
 		toOrigin: map[uint32]uint32{client: origin},
 		toClient: map[uint32]uint32{origin: client},
-		creating: make(map[float64]struct{}),
 	}
 }
 
@@ -59,7 +63,7 @@ func (s *streams) create(transaction float64) error {
 	if len(s.creating)+len(s.toOrigin) >= maxStreams {
 		return errStreams
 	}
-	s.creating[transaction] = struct{}{}
+	s.creating = append(s.creating, transaction)
 	return nil
 }
 
@@ -69,10 +73,9 @@ func (s *streams) create(transaction float64) error {
 func (s *streams) created(transaction float64, origin uint32) (client uint32, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok = s.creating[transaction]; !ok {
+	if !s.answered(transaction) {
 		return 0, false
 	}
-	delete(s.creating, transaction)
 	client, known := s.toClient[origin]
 	if now, live := s.toOrigin[client]; !known || live && now != origin {
 		client = s.free(origin)
@@ -84,13 +87,12 @@ func (s *streams) created(transaction float64, origin uint32) (client uint32, ok
 	return client, true
 }
 
-// free returns the first id from one on that no stream of the client has.
+// free returns the first id from one on that the client knows no stream by.
 func (s *streams) free(id uint32) uint32 {
-	for {
+	for id = max(id, s.told+1); ; id++ {
 		if _, taken := s.toOrigin[id]; !taken {
 			return id
 		}
-		id++
 	}
 }
 
@@ -98,7 +100,17 @@ func (s *streams) free(id uint32) uint32 {
 func (s *streams) failed(transaction float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.creating, transaction)
+	s.answered(transaction)
+}
+
+// answered takes a transaction off the list and reports whether it was there.
+// The lock is held.
+func (s *streams) answered(transaction float64) bool {
+	i := slices.Index(s.creating, transaction)
+	if i >= 0 {
+		s.creating = slices.Delete(s.creating, i, i+1)
+	}
+	return i >= 0
 }
 
 // remove forgets a stream that the client deletes. The origin may still have

@@ -18,7 +18,7 @@ import (
 // upstream is the connection to the origin, on which publish or play was said.
 type upstream struct {
 	conn     *wire.Conn
-	streamID uint32
+	streamID uint32 // that was created; 0: the client asked for none
 	// unanswered are transactions that this peer has answered to the client:
 	// the origin's answers to them may still come.
 	unanswered []float64
@@ -159,7 +159,7 @@ func (c *client) greet(ctx context.Context, conn net.Conn, origin lb.Origin, s s
 		}
 	}
 	first := *s.message
-	if first.StreamID != 0 { // some encoders publish on the connection itself
+	if up.streamID != 0 && first.StreamID != 0 { // some encoders publish on the connection itself
 		first.StreamID = up.streamID
 	}
 	if err := up.conn.Send(&first); err != nil {
@@ -186,14 +186,14 @@ func (u *upstream) connect(c *client) error {
 	object.Props = slices.Clone(object.Props)
 	mark, _ := object.Get(proxy.HopProperty).(string)
 	object.Set(proxy.HopProperty, proxy.AppendHop(mark, c.server.config.NodeID))
-	command.Transaction, command.Object = 1, object
+	command.Object = object
 	if err := u.conn.Announce(false); err != nil {
 		return err
 	}
 	if err := u.conn.Send(command.Message(wire.CSIDCommand)); err != nil {
 		return err
 	}
-	answer, err := u.await(command.Transaction)
+	answer, err := u.await(func(float64) bool { return true }) // some origins always say 1
 	if err != nil {
 		return err
 	}
@@ -203,25 +203,26 @@ func (u *upstream) connect(c *client) error {
 	return nil
 }
 
-// createStream repeats what the client said before its stream was created, and
-// creates one here. One flush for all: nothing of it needs an answer first.
+// createStream says again what the client said before publish or play, the
+// creation of its stream among it: in one go, since nothing needs an answer
+// first.
 func (u *upstream) createStream(c *client) error {
-	for _, s := range c.prelude {
-		u.unanswered = append(u.unanswered, s.command.Transaction)
+	prelude, creates := c.sayAgain()
+	for i, s := range prelude {
+		if i != creates {
+			u.unanswered = append(u.unanswered, s.command.Transaction)
+		}
 		if err := u.conn.WriteMessage(s.message); err != nil {
 			return err
 		}
 	}
-	create := c.create
-	if transaction := create.command.Transaction; transaction == 0 || slices.Contains(u.unanswered, transaction) {
-		// It was never said, or in a way that its answer could not be told.
-		create.command = wire.Command{Name: "createStream", Transaction: c.highest + 1}
-		create.message = create.command.Message(wire.CSIDCommand)
-	}
-	if err := u.conn.Send(create.message); err != nil {
+	if err := u.conn.Flush(); err != nil {
 		return err
 	}
-	answer, err := u.await(create.command.Transaction)
+	if creates < 0 {
+		return nil
+	}
+	answer, err := u.await(func(transaction float64) bool { return transaction == prelude[creates].command.Transaction })
 	if err != nil {
 		return err
 	}
@@ -231,6 +232,28 @@ func (u *upstream) createStream(c *client) error {
 	}
 	u.streamID = id
 	return nil
+}
+
+// sayAgain returns the prelude and the place of createStream in it, -1 when the
+// client said none. Its transaction is its own, so that its answer can be told.
+func (c *client) sayAgain() (prelude []said, creates int) {
+	prelude = slices.Clone(c.prelude)
+	creates = slices.IndexFunc(prelude, said.creates)
+	if creates < 0 {
+		return prelude, creates
+	}
+	same := 0
+	create := &prelude[creates]
+	for _, s := range prelude {
+		if s.command.Transaction == create.command.Transaction {
+			same++
+		}
+	}
+	if same > 1 {
+		create.command.Transaction = c.highest + 1
+		create.message = create.command.Message(create.message.CSID)
+	}
+	return prelude, creates
 }
 
 // streamOf reads the answer to createStream; ok is false when it is a refusal.
@@ -245,8 +268,8 @@ func streamOf(answer wire.Command) (id uint32, ok bool) {
 	return uint32(n), true
 }
 
-// await reads until the answer to a transaction comes.
-func (u *upstream) await(transaction float64) (wire.Command, error) {
+// await reads until the answer to a transaction comes that is the one.
+func (u *upstream) await(isIt func(transaction float64) bool) (wire.Command, error) {
 	for {
 		m, err := u.conn.ReadMessage()
 		if err != nil {
@@ -259,7 +282,7 @@ func (u *upstream) await(transaction float64) (wire.Command, error) {
 		if err != nil {
 			return wire.Command{}, err
 		}
-		if command.Transaction == transaction {
+		if isIt(command.Transaction) {
 			return command, nil
 		}
 		u.forget(command.Transaction)

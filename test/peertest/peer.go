@@ -102,28 +102,46 @@ type Options struct {
 	// NotReady: do not wait for /readyz.
 	NotReady bool
 	DataDir  string // empty: a temporary folder
+	Node     string // name; empty: peer1
+	Ports    *Ports // empty: free ones
+}
+
+// Ports are the listeners of a peer as host:port, to be had again after a
+// restart.
+type Ports struct{ RTMP, HTTP, API, System, Pprof, Cluster, Gossip string }
+
+// FreePorts returns ports that nobody listens on.
+func FreePorts(tb testing.TB) *Ports {
+	tb.Helper()
+	addr := func() string { return "127.0.0.1:" + FreePort(tb) }
+	return &Ports{RTMP: addr(), HTTP: addr(), API: addr(), System: addr(), Pprof: addr(), Cluster: addr(), Gossip: addr()}
 }
 
 // Peer is a running srsx.
 type Peer struct {
 	*Process
+	*Ports
 
-	RTMP, HTTP, API, System string // host:port
-	Pprof                   string
-	DataDir                 string
+	Node    string
+	DataDir string
 }
 
 // Start runs `srsx agent` and waits until it is ready.
 func Start(tb testing.TB, o Options) *Peer {
 	tb.Helper()
-	addr := func() string { return "127.0.0.1:" + FreePort(tb) }
-	p := &Peer{RTMP: addr(), HTTP: addr(), API: addr(), System: addr(), Pprof: addr(), DataDir: o.DataDir}
+	p := &Peer{Ports: o.Ports, Node: o.Node, DataDir: o.DataDir}
+	if p.Ports == nil {
+		p.Ports = FreePorts(tb)
+	}
+	if p.Node == "" {
+		p.Node = "peer1"
+	}
 	if p.DataDir == "" {
 		p.DataDir = filepath.Join(tb.TempDir(), "data")
 	}
 	args := []string{
 		"agent", "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-system-api", p.System,
-		"-data-dir", p.DataDir, "-node", "peer1", "-slow-start", "0",
+		"-data-dir", p.DataDir, "-node", p.Node, "-slow-start", "0", "-cluster", p.Cluster, "-gossip", p.Gossip, "-advertise", "127.0.0.1",
 	}
 	if o.Config != "" {
 		file := filepath.Join(tb.TempDir(), "srsx.yaml")

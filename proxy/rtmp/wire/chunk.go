@@ -59,6 +59,8 @@ type Reader struct {
 	spare     []byte  // the buffer of one before that
 	partial   int     // bytes in incomplete messages
 	total     uint64  // bytes read, for acknowledgements
+
+	repetition repetition
 }
 
 // NewReader returns a reader with the protocol's first chunk size.
@@ -195,45 +197,74 @@ func (r *Reader) messageHeader(cs *chunkStream, format byte) error {
 
 // repeatHeader reads a header of format 3: it continues a message, or starts
 // the next one with the same fields.
-//
-// A chunk that continues a message repeats the extended timestamp with most
-// peers, and some leave it out: it is taken when it is there. One that starts a
-// message always has it, as all servers expect. It is a delta like that of the
-// header before, unless that was a timestamp: then it is one too, since the sum
-// would be hours ahead.
 func (r *Reader) repeatHeader(cs *chunkStream) error {
-	if fresh := len(cs.message.Body) == 0; !fresh {
+	switch begins := len(cs.message.Body) == 0; {
+	case !begins && cs.extended:
 		return r.skipExtended(cs)
+	case begins && cs.extended:
+		return r.repeatExtended(cs)
+	case begins:
+		cs.message.Timestamp += cs.delta // after format 0 too (RTMP 1.0 section 5.3.1.2.4)
 	}
-	if cs.extended {
-		var field [4]byte
-		if err := r.full(field[:]); err != nil {
-			return err
-		}
-		cs.field = binary.BigEndian.Uint32(field[:])
-		cs.delta = cs.field
-		if cs.absolute {
-			cs.message.Timestamp = cs.field
-			return nil
-		}
-	}
-	cs.message.Timestamp += cs.delta // of format 0 too (RTMP 1.0 section 5.3.1.2.4)
 	return nil
 }
 
-// skipExtended skips the extended timestamp of a message that goes on.
+// repeatExtended reads the extended timestamp of a message that starts with
+// format 3: all servers expect it there. It is a delta like that of the header
+// before, unless that was a timestamp: then it is one too, since the sum would
+// be hours ahead. gortmplib writes zero, and means no change.
+func (r *Reader) repeatExtended(cs *chunkStream) error {
+	var b [4]byte
+	if err := r.full(b[:]); err != nil {
+		return err
+	}
+	if field := binary.BigEndian.Uint32(b[:]); field != 0 {
+		cs.field, cs.delta = field, field
+	}
+	if cs.absolute {
+		cs.message.Timestamp = cs.field
+	} else {
+		cs.message.Timestamp += cs.delta
+	}
+	return nil
+}
+
+// repetition is what a peer does with the extended timestamp in the chunks that
+// continue a message.
+type repetition uint8
+
+const (
+	unknown repetition = iota
+	repeats            // as the specification has it
+	leavesOut
+)
+
+// skipExtended skips the extended timestamp of a chunk that continues a
+// message. Most peers repeat it, gortmplib writes zero, and some leave it out:
+// the first such chunk of a connection tells.
 func (r *Reader) skipExtended(cs *chunkStream) error {
-	if !cs.extended {
+	if r.repetition == leavesOut {
 		return nil
 	}
 	next, err := r.r.Peek(4)
-	switch left := cs.length - len(cs.message.Body); {
-	case err != nil && left >= 4:
+	if err != nil {
+		if left := cs.length - len(cs.message.Body); left < 4 {
+			return nil // the last bytes of one that leaves it out
+		}
 		return fmt.Errorf("read extended timestamp: %w", err)
-	case err == nil && binary.BigEndian.Uint32(next) == cs.field:
-		_, _ = r.r.Discard(4) // it was peeked
-		r.total += 4
 	}
+	if r.repetition == unknown {
+		switch field := binary.BigEndian.Uint32(next); field {
+		case cs.field:
+			r.repetition = repeats
+		case 0:
+		default:
+			r.repetition = leavesOut
+			return nil
+		}
+	}
+	_, _ = r.r.Discard(4) // it was peeked
+	r.total += 4
 	return nil
 }
 

@@ -151,9 +151,28 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // Buffered returns how many bytes can be read without waiting.
 func (c *Conn) Buffered() int { return c.reader.Buffered() }
 
+// ReplyError means that what a peer is owed for its messages could not be sent.
+type ReplyError struct{ err error }
+
+// Error returns the text of the failed write.
+func (e ReplyError) Error() string { return "reply: " + e.err.Error() }
+
+// Unwrap returns the failed write's error.
+func (e ReplyError) Unwrap() error { return e.err }
+
+// Reply sends what the peer is owed for a message. Its error, a [ReplyError],
+// is not taken for one of reading.
+func (c *Conn) Reply(m *Message) error {
+	if err := c.Send(m); err != nil {
+		return ReplyError{err}
+	}
+	return nil
+}
+
 // ReadMessage returns the next message that is not about the connection
 // itself: commands, media, data, and user control but for pings. It is valid
-// until the next call.
+// until the next call. Errors are those of the network and of [Reader.Read],
+// and [ReplyError].
 func (c *Conn) ReadMessage() (*Message, error) {
 	for {
 		m, err := c.reader.Read()
@@ -196,7 +215,7 @@ func (c *Conn) control(m *Message) (own bool, err error) {
 			return false, nil
 		}
 		pong := append(binary.BigEndian.AppendUint16(nil, EventPong), m.Body[2:]...)
-		return true, c.Send(&Message{Type: TypeUserControl, CSID: CSIDControl, Body: pong})
+		return true, c.Reply(&Message{Type: TypeUserControl, CSID: CSIDControl, Body: pong})
 	default:
 		return false, nil
 	}
@@ -210,7 +229,7 @@ func (c *Conn) acknowledge() error {
 	}
 	c.acked = total
 	body := binary.BigEndian.AppendUint32(nil, uint32(total))
-	return c.Send(&Message{Type: TypeAck, CSID: CSIDControl, Body: body})
+	return c.Reply(&Message{Type: TypeAck, CSID: CSIDControl, Body: body})
 }
 
 // WriteMessage buffers messages. Flush sends them.

@@ -1,0 +1,393 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"srsx/test/mediatest"
+	"srsx/test/origintest"
+	"srsx/test/peertest"
+)
+
+// fleet is peers of one cluster, each the real binary.
+type fleet struct {
+	peers []*peertest.Peer
+	flags []string
+}
+
+// startFleet runs n equal peers that found their cluster together.
+func startFleet(t *testing.T, n int, flags ...string) *fleet {
+	t.Helper()
+	ports := make([]*peertest.Ports, n)
+	seeds := make([]string, n)
+	for i := range ports {
+		ports[i] = peertest.FreePorts(t)
+		seeds[i] = ports[i].Gossip
+	}
+	f := &fleet{flags: append([]string{
+		"-bootstrap-expect", "3", "-retry-join", strings.Join(seeds, ","), "-raft-multiplier", "2",
+	}, flags...)}
+	for i := range n {
+		f.peers = append(f.peers, f.start(t, peertest.Options{Node: fmt.Sprintf("peer%d", i+1), Ports: ports[i], NotReady: true}))
+	}
+	for _, p := range f.peers {
+		p.AwaitReady(t)
+	}
+	f.awaitMembers(t, n)
+	return f
+}
+
+func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
+	t.Helper()
+	o.Flags = f.flags
+	return peertest.Start(t, o)
+}
+
+// again starts a peer that has ended, on its ports and its data.
+func (f *fleet) again(t *testing.T, i int) {
+	t.Helper()
+	old := f.peers[i]
+	f.peers[i] = f.start(t, peertest.Options{Node: old.Node, Ports: old.Ports, DataDir: old.DataDir})
+}
+
+// memberState is a peer in the API of another.
+type memberState struct {
+	Name, State, Role string
+	Leader            bool
+}
+
+func membersAt(t *testing.T, p *peertest.Peer) map[string]memberState {
+	t.Helper()
+	var reply struct {
+		Data struct {
+			Members []memberState `json:"members"`
+		} `json:"data"`
+	}
+	_, body := p.Call(t, http.MethodGet, "/api/v1/members", nil)
+	if err := json.Unmarshal([]byte(body), &reply); err != nil {
+		t.Fatalf("members: %v in %s", err, body)
+	}
+	members := make(map[string]memberState)
+	for _, m := range reply.Data.Members {
+		members[m.Name] = m
+	}
+	return members
+}
+
+// awaitMembers waits until every peer sees n others and itself as members of
+// one cluster with one leader.
+func (f *fleet) awaitMembers(t *testing.T, n int) {
+	t.Helper()
+	for _, p := range f.peers {
+		peertest.Eventually(t, 60*time.Second, p.Node+" sees the whole cluster", func() bool {
+			members, leaders, seated := membersAt(t, p), 0, 0
+			for _, m := range members {
+				if m.Leader {
+					leaders++
+				}
+				if m.State == "alive" && m.Role != "none" {
+					seated++
+				}
+			}
+			return seated == n && leaders == 1
+		})
+	}
+}
+
+// leader returns the index of the peer that leads, as peer by sees it.
+func (f *fleet) leader(t *testing.T, by int) int {
+	t.Helper()
+	leads := -1
+	peertest.Eventually(t, 60*time.Second, "a leader", func() bool {
+		members := membersAt(t, f.peers[by])
+		for i, p := range f.peers {
+			if m := members[p.Node]; m.Leader && m.State == "alive" {
+				leads = i
+				return true
+			}
+		}
+		return false
+	})
+	return leads
+}
+
+// register has an origin's heartbeats go to one of the peers.
+func register(t *testing.T, f *fleet, ids ...string) []*origintest.Origin {
+	t.Helper()
+	var origins []*origintest.Origin
+	for i, id := range ids {
+		origins = append(origins, origintest.Start(t, origintest.Config{
+			Server: id, Register: f.peers[i%len(f.peers)].Register(), Interval: time.Second,
+		}))
+	}
+	for _, p := range f.peers {
+		p.AwaitOrigins(t, len(ids))
+	}
+	return origins
+}
+
+func TestPublishedAtOnePeerPlaysAtAnother(t *testing.T) {
+	f := startFleet(t, 3, "-encrypt", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+	register(t, f, "o1", "o2")
+	encode(t, "rtmp://"+f.peers[0].RTMP+"/live/cam")
+	for _, p := range f.peers[1:] {
+		awaitOK(t, "http://"+p.HTTP+"/live/cam.flv")
+		for _, play := range []string{"rtmp://" + p.RTMP + "/live/cam", "http://" + p.HTTP + "/live/cam.flv"} {
+			frames, _ := decode(t, play, 2)
+			requireContinuous(t, frames, 2)
+		}
+	}
+	// The playlist comes from one peer, its segments from the next.
+	playlist := "http://" + f.peers[1].HTTP + "/live/cam.m3u8"
+	awaitOK(t, playlist)
+	where, err := url.Parse(playlist)
+	if err != nil {
+		t.Fatal(err)
+	}
+	children, _ := lines(t, where)
+	if len(children) != 1 {
+		t.Fatalf("master has %d children; want 1", len(children))
+	}
+	segments, _ := lines(t, children[0])
+	if len(segments) == 0 {
+		t.Fatal("no segments")
+	}
+	for i, segment := range segments {
+		segment.Host = f.peers[(i+2)%3].HTTP
+		if body := get(t, segment.String()); len(body) == 0 || len(body)%188 != 0 {
+			t.Errorf("segment from peer %d has %d bytes; want packets of MPEG-TS", (i+2)%3+1, len(body))
+		}
+	}
+}
+
+// viewer plays a pattern and counts what is missing.
+type viewer struct {
+	mu           sync.Mutex
+	frames, lost uint32        // guarded by mu
+	longest      time.Duration // guarded by mu; between two frames
+	err          error         // guarded by mu; why it ended
+}
+
+func (v *viewer) run(ctx context.Context, addr, name string) {
+	c, err := mediatest.Dial(ctx, mediatest.Target{Addr: addr, App: "live"})
+	if err == nil {
+		defer c.Close()
+		defer context.AfterFunc(ctx, c.Close)()
+		err = c.Play(name)
+	}
+	var last uint32
+	at := time.Now()
+	for err == nil {
+		var number uint32
+		if _, number, err = c.NextFrame(); err != nil {
+			break
+		}
+		v.mu.Lock()
+		if v.frames > 0 {
+			v.lost += number - last - 1
+			v.longest = max(v.longest, time.Since(at))
+		}
+		v.frames++
+		v.mu.Unlock()
+		last, at = number, time.Now()
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if ctx.Err() == nil {
+		v.err = err
+	}
+}
+
+func (v *viewer) seen() (frames, lost uint32, longest time.Duration, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.frames, v.lost, v.longest, v.err
+}
+
+// startViewers plays n streams of encoders at a peer until the test ends.
+func startViewers(t *testing.T, addr, prefix string, n int) []*viewer {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	viewers := make([]*viewer, n)
+	for i := range viewers {
+		viewers[i] = &viewer{}
+		running.Go(func() { viewers[i].run(ctx, addr, fmt.Sprintf("%s%03d", prefix, i)) })
+	}
+	return viewers
+}
+
+// requireWhole checks that viewers got more frames than before, each of them.
+func requireWhole(t *testing.T, viewers []*viewer, more uint32) {
+	t.Helper()
+	starts := make([]uint32, len(viewers))
+	for i, v := range viewers {
+		starts[i], _, _, _ = v.seen()
+	}
+	for i, v := range viewers {
+		peertest.Eventually(t, 30*time.Second, fmt.Sprintf("viewer %d goes on", i), func() bool {
+			frames, _, _, err := v.seen()
+			return err != nil || frames >= starts[i]+more
+		})
+		frames, lost, longest, err := v.seen()
+		if err != nil || lost > 0 {
+			t.Errorf("viewer %d: %d frames, %d lost, longest gap %v, ended: %v; want none lost", i, frames, lost, longest, err)
+		}
+	}
+}
+
+func TestLeaderIsKilledWhileStreamsFlow(t *testing.T) {
+	f := startFleet(t, 3)
+	register(t, f, "o1", "o2")
+	doomed := f.leader(t, 0)
+	a, b := f.peers[(doomed+1)%3], f.peers[(doomed+2)%3]
+	encoders := startEncoders(t, a.RTMP, "s", 20)
+	for _, e := range encoders {
+		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
+	}
+	viewers := append(startViewers(t, b.RTMP, "s", 20), startViewers(t, a.RTMP, "s", 20)...)
+	requireWhole(t, viewers, 20)
+
+	f.peers[doomed].Kill()
+	killed := time.Now()
+	startEncoders(t, b.RTMP, "late", 5)
+	peertest.Eventually(t, 30*time.Second, "new streams are placed", func() bool {
+		n := 0
+		for name, p := range b.Placements(t) {
+			if strings.HasPrefix(name, "live/late") && p.Publishing {
+				n++
+			}
+		}
+		return n == 5
+	})
+	t.Logf("new streams placed %v after the leader was killed", time.Since(killed).Round(time.Millisecond))
+	requireWhole(t, viewers, 40)
+	for _, e := range encoders {
+		if _, cuts := e.measured(); cuts > 0 {
+			t.Errorf("%s was cut off; want it to go on", e.name)
+		}
+	}
+
+	f.again(t, doomed)
+	f.awaitMembers(t, 3)
+	peertest.Eventually(t, 30*time.Second, "the peer that was killed knows all", func() bool {
+		return len(f.peers[doomed].Placements(t)) == len(b.Placements(t))
+	})
+}
+
+func TestWholeClusterStopsAndComesBack(t *testing.T) {
+	f := startFleet(t, 3)
+	register(t, f, "o1", "o2", "o3")
+	encoders := startEncoders(t, f.peers[0].RTMP, "s", 10)
+	for _, e := range encoders {
+		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
+	}
+	if _, errs, code := f.peers[1].CLI(t, "origin", "weight", "o1", "7"); code != 0 {
+		t.Fatalf("origin weight = %d %s", code, errs)
+	}
+	before := clusterOf(t, f.peers[2])
+	for _, p := range f.peers {
+		p.Signal(t, syscall.SIGTERM)
+	}
+	for _, p := range f.peers {
+		if code := p.Code(t, 40*time.Second); code != 0 {
+			t.Errorf("%s ended with %d; want 0", p.Node, code)
+		}
+	}
+	for i := range f.peers {
+		f.peers[i] = f.start(t, peertest.Options{
+			Node: f.peers[i].Node, Ports: f.peers[i].Ports, DataDir: f.peers[i].DataDir, NotReady: true,
+		})
+	}
+	for _, p := range f.peers {
+		p.AwaitReady(t)
+	}
+	f.awaitMembers(t, 3)
+	if after := clusterOf(t, f.peers[0]); after != before {
+		t.Errorf("cluster = %s; want the same, %s", after, before)
+	}
+	peertest.Eventually(t, 30*time.Second, "the weight is known again", func() bool {
+		return f.peers[2].Origins(t)["o1"].Weight == 7
+	})
+	for _, e := range encoders {
+		peertest.Eventually(t, 60*time.Second, e.name+" is published again", e.publishing)
+	}
+}
+
+// clusterOf returns the UUID of a peer's cluster, by its snapshot.
+func clusterOf(t *testing.T, p *peertest.Peer) string {
+	t.Helper()
+	file := t.TempDir() + "/snapshot"
+	if _, errs, code := p.CLI(t, "snapshot", "save", file); code != 0 {
+		t.Fatalf("snapshot save = %d %s", code, errs)
+	}
+	out, errs, code := p.CLI(t, "snapshot", "inspect", file)
+	if code != 0 {
+		t.Fatalf("snapshot inspect = %d %s", code, errs)
+	}
+	id, _, _ := strings.Cut(strings.TrimPrefix(out, "cluster "), "\n")
+	return strings.TrimSpace(id)
+}
+
+func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
+	f := startFleet(t, 3, "-place-timeout", "1s", "-ready-grace", "1s")
+	register(t, f, "o1")
+	encoder := startEncoders(t, f.peers[0].RTMP, "s", 1)[0]
+	peertest.Eventually(t, 30*time.Second, "published", encoder.publishing)
+	peertest.Eventually(t, 30*time.Second, "known everywhere", func() bool { return len(f.peers[0].Placements(t)) == 1 })
+	viewers := startViewers(t, f.peers[0].RTMP, "s", 1)
+	requireWhole(t, viewers, 10)
+	f.peers[1].Kill()
+	f.peers[2].Kill()
+	requireWhole(t, viewers, 40)
+	requireWhole(t, startViewers(t, f.peers[0].RTMP, "s", 1), 10) // who comes now
+	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[0].RTMP, App: "live"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var status *mediatest.StatusError
+	if err = c.Publish("new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
+		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
+	}
+	response, err := http.Get("http://" + f.peers[0].HTTP + "/live/other.flv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Errorf("play of a new stream = %s, Retry-After %q; want 503 with it", response.Status, response.Header.Get("Retry-After"))
+	}
+	peertest.Eventually(t, 20*time.Second, "/readyz says so", func() bool {
+		status, _ := f.peers[0].Call(t, http.MethodGet, "/readyz", nil)
+		return status == http.StatusServiceUnavailable
+	})
+	f.again(t, 1)
+	peertest.Eventually(t, 30*time.Second, "a majority places again", func() bool {
+		return publishOnce(t, f.peers[0]) == nil
+	})
+	requireWhole(t, viewers, 10)
+}
+
+// publishOnce publishes a stream for a moment.
+func publishOnce(t *testing.T, p *peertest.Peer) error {
+	t.Helper()
+	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: p.RTMP, App: "live"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Publish("again")
+}
