@@ -291,6 +291,11 @@ func TestBackupIsRestoredEverywhere(t *testing.T) {
 	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
 		t.Fatal(err)
 	}
+	for _, p := range c.Peers() {
+		if err := p.Node.Barrier(soon(t)); err != nil || known(p, "later-1") != 0 {
+			t.Errorf("after a barrier (%v) %s still shows what was before the restore", err, p.ID)
+		}
+	}
 	c.RequireSame()
 	for _, p := range c.Peers() {
 		if got, later := known(p, names...), known(p, "later-1"); got != len(names) || later != 0 {
