@@ -78,6 +78,36 @@ func TestBrokenViewOfOnePeerDeposesNobody(t *testing.T) {
 	}
 }
 
+func TestOneWayCutDeposesNobody(t *testing.T) {
+	for name, cut := range map[string]func(c *clustertest.Cluster, leader, follower *clustertest.Peer){
+		"follower hears nothing":    func(c *clustertest.Cluster, l, f *clustertest.Peer) { c.Cut(l, f) },
+		"follower is not heard":     func(c *clustertest.Cluster, l, f *clustertest.Peer) { c.Cut(f, l) },
+		"follower is cut off whole": func(c *clustertest.Cluster, _, f *clustertest.Peer) { c.Partition(f) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(_ *clustertest.Peer, c *cluster.Config) {
+				c.Multiplier = 2
+			}})
+			propose(t, c.Leader(), putOrigin())
+			leader, follower := c.Leader(), c.Followers()[0]
+			term := leader.Node.Status().Term
+			cut(c, leader, follower)
+			began := time.Now()
+			c.Eventually("miss the leader, or be heard all the same", func() bool {
+				s := follower.Node.Status()
+				return !s.LeaderlessSince.IsZero() && time.Since(s.LeaderlessSince) > 3*heartbeat || time.Since(began) > 8*heartbeat
+			})
+			propose(t, leader, place("meanwhile", leader.ID))
+			c.Heal()
+			c.WaitLeader()
+			c.RequireSame()
+			if s := leader.Node.Status(); s.Term != term || !s.Established {
+				t.Errorf("the leader is %+v; want it to lead as before, in term %d", s, term)
+			}
+		})
+	}
+}
+
 func TestMajoritysViewDeposes(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Config{Voters: 5, Tune: longTimeouts})
 	leader := c.Leader()

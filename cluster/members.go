@@ -80,9 +80,13 @@ func (c change) String() string {
 	}
 }
 
-// AddNonvoter adds a replica, or changes the address of any member. It, Promote,
+// AddNonvoter adds a replica; a member that votes goes on voting. It, Promote,
 // Demote and Remove return once the change is agreed. They are safe to repeat
 // after ErrUnknownOutcome, and any peer may call them.
+//
+// A member's address should never change: raft 1.8.0 reads it without the lock
+// under which it writes it. The cluster port resolves node ids, which are the
+// addresses.
 func (n *Node) AddNonvoter(ctx context.Context, id, addr string) error {
 	return n.change(ctx, addNonvoter, id, addr)
 }
@@ -108,10 +112,13 @@ func (n *Node) change(ctx context.Context, c change, id, addr string) error {
 	if err := n.refused(); err != nil && !errors.Is(err, ErrHalted) {
 		return err
 	}
-	err := n.tryLeaders(ctx, func(ctx context.Context, leader string) error {
+	// The change may make the leader step down: that must not end the wait for
+	// its answer, as it does with other requests.
+	ctx, cancel := context.WithTimeout(ctx, n.config.Timeout)
+	defer cancel()
+	err := n.tryLeaders(ctx, func(_ context.Context, leader string) error {
 		if leader == n.config.ID {
-			// The change may make this peer step down, so that must not end it.
-			return n.changeHere(context.WithoutCancel(ctx), c, id, addr)
+			return n.changeHere(ctx, c, id, addr)
 		}
 		request := appendBytes(appendBytes([]byte{byte(c)}, []byte(id)), []byte(addr))
 		reply, err := n.config.RPC.Call(ctx, leader, kindChange, request)

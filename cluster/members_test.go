@@ -46,7 +46,6 @@ func TestPeerJoinsIsPromotedAndLeaves(t *testing.T) {
 	}{
 		{func() error { return caller.Node.Promote(soon(t), joiner.ID) }, true},
 		{func() error { return caller.Node.Promote(soon(t), joiner.ID) }, true},
-		{func() error { return caller.Node.AddNonvoter(soon(t), joiner.ID, "elsewhere") }, true},
 		{func() error { return caller.Node.AddNonvoter(soon(t), joiner.ID, joiner.ID) }, true},
 		{func() error { return caller.Node.Demote(soon(t), joiner.ID) }, false},
 	} {
