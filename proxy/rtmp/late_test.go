@@ -62,10 +62,10 @@ func TestLateCommandsOfPlayersReachTheOrigin(t *testing.T) {
 	}
 	say(t, c, late...)
 	_ = c.Close()
-	heard := origin.next(t)
+	heard := origin.Next(t)
 	heard = heard[len(heard)-len(late):]
 	for i, want := range late {
-		if got, err := parse(heard[i]); err != nil || got.Name != want.Name || heard[i].StreamID != 1 {
+		if got, err := heard[i].Command(); err != nil || got.Name != want.Name || heard[i].StreamID != 1 {
 			t.Errorf("the origin heard %q on stream %d, %v; want %s on 1", got.Name, heard[i].StreamID, err, want.Name)
 		}
 	}
@@ -102,8 +102,8 @@ func TestMessageStreamsAreTranslated(t *testing.T) {
 	_ = c.Close()
 
 	var got []mediatest.Message
-	for _, m := range origin.next(t) {
-		if parsed, err := parse(m); err == nil && (parsed.Name == "connect" || parsed.Name == "createStream") {
+	for _, m := range origin.Next(t) {
+		if parsed, err := m.Command(); err == nil && (parsed.Name == "connect" || parsed.Name == "createStream") {
 			continue
 		}
 		got = append(got, m)
@@ -119,7 +119,7 @@ func TestMessageStreamsAreTranslated(t *testing.T) {
 	if id := binary.BigEndian.Uint32(got[2].Body[2:]); id != 1 {
 		t.Errorf("set buffer length is about stream %d; want 1", id)
 	}
-	if deleted, _ := parse(got[3]); deleted.Args[1] != 1.0 {
+	if deleted, _ := got[3].Command(); deleted.Args[1] != 1.0 {
 		t.Errorf("deleteStream is about %v; want 1", deleted.Args)
 	}
 }

@@ -81,7 +81,7 @@ func TestRefusalIsReadByAnEncoderThatSends(t *testing.T) {
 			if err != nil {
 				t.Fatalf("before the refusal: %v", err)
 			}
-			if command, err := parse(m); err == nil {
+			if command, err := m.Command(); err == nil {
 				code, _ = command.Object(1).GetString("code")
 			}
 		}
