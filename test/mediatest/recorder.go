@@ -23,6 +23,9 @@ type Recorder struct {
 
 	onStart  func(conn net.Conn, name string)
 	sessions chan []Message // each when its client has left
+
+	mu    sync.Mutex
+	heard map[uint8]int // guarded by mu; by type
 }
 
 // What a recorder keeps is more than any test compares.
@@ -39,7 +42,7 @@ func Record(tb testing.TB, onStart func(conn net.Conn, name string)) *Recorder {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &Recorder{Addr: ln.Addr().String(), onStart: onStart, sessions: make(chan []Message, maxSessions)}
+	r := &Recorder{Addr: ln.Addr().String(), onStart: onStart, sessions: make(chan []Message, maxSessions), heard: make(map[uint8]int)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -76,6 +79,9 @@ func (r *Recorder) serve(conn net.Conn) {
 		if len(kept) < maxKept {
 			kept = append(kept, m)
 		}
+		r.mu.Lock()
+		r.heard[m.Type]++
+		r.mu.Unlock()
 		command, err := m.Command()
 		if err != nil {
 			continue
@@ -115,6 +121,13 @@ func (r *Recorder) Next(tb testing.TB) []Message {
 		tb.Fatalf("no session has ended at the origin within %s", patience)
 		return nil
 	}
+}
+
+// Heard returns how many messages of a type all clients have said so far.
+func (r *Recorder) Heard(kind uint8) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.heard[kind]
 }
 
 // Relayed leaves out what is between the two ends of one connection: chunk
