@@ -139,7 +139,9 @@ func parameterSets(b []byte) [][]byte {
 				return sets
 			}
 			n := int(binary.BigEndian.Uint16(b))
-			sets = append(sets, b[2:2+n])
+			if n > 0 { // the writer panics on an empty unit
+				sets = append(sets, b[2:2+n])
+			}
 			b = b[2+n:]
 		}
 	}

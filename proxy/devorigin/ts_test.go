@@ -234,6 +234,7 @@ func FuzzMuxer(f *testing.F) {
 		f.Add(tag.Type, tag.Data, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 1})
 	}
 	f.Add(uint8(9), []byte{0x17, 0, 0, 0, 0, 1, 66, 0, 30, 0xff, 0xe1, 0xff, 0xff}, []byte{0x27, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	f.Add(uint8(9), []byte{0x17, 0, 0, 0, 0, 1, 66, 0, 30, 0xff, 0xe1, 0, 0, 1, 0, 0}, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 1}) // empty sets
 	f.Add(uint8(8), []byte{0xaf, 0, 0x12, 0x10}, []byte{0xaf, 1, 0})
 	f.Fuzz(func(t *testing.T, kind uint8, head, data []byte) {
 		mux := newMuxer()
