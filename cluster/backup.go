@@ -82,22 +82,40 @@ func (n *Node) mark(ctx context.Context) error {
 	return nil
 }
 
-// snapshotByBytes takes a snapshot when much was logged, though in few entries:
-// raft looks at their number only.
-func (n *Node) snapshotByBytes(ctx context.Context) {
+// keepHouse does once a second what nobody asks for.
+func (n *Node) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			n.snapshotByBytes(ctx)
+			n.stepAside(ctx)
 		case <-ctx.Done():
 			return
 		}
-		if n.machine.bytes.Load() < n.config.SnapshotBytes {
-			continue
-		}
-		if err := n.SnapshotNow(ctx); err != nil && ctx.Err() == nil {
-			n.log.WarnContext(ctx, "no snapshot taken", "err", err)
-		}
+	}
+}
+
+// snapshotByBytes takes a snapshot when much was logged, though in few entries:
+// raft looks at their number only.
+func (n *Node) snapshotByBytes(ctx context.Context) {
+	if n.machine.bytes.Load() < n.config.SnapshotBytes {
+		return
+	}
+	if err := n.SnapshotNow(ctx); err != nil && ctx.Err() == nil {
+		n.log.WarnContext(ctx, "no snapshot taken", "err", err)
+	}
+}
+
+// stepAside hands leadership over when this peer is halted: it still counts and
+// stores for the others, but can neither answer nor propose. When all are halted
+// at the same entry, none is fit to take over, and it stays.
+func (n *Node) stepAside(ctx context.Context) {
+	if _, halted := n.machine.position(); halted == nil || n.raft.State() != raft.Leader {
+		return
+	}
+	if err := n.transferHere(ctx, ""); err != nil && ctx.Err() == nil {
+		n.log.WarnContext(ctx, "leads although halted", "err", err)
 	}
 }

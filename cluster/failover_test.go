@@ -1,26 +1,34 @@
 package cluster_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"srsx/cluster"
 	"srsx/cluster/clustertest"
+	"srsx/fsm"
 )
 
-// impatient sets the timeouts to what they are in a cluster by default.
-func impatient(_ *clustertest.Peer, c *cluster.Config) { c.Multiplier = 1 }
+// Where something has to happen without waiting for a timeout, the timeouts are
+// long, so that a slow machine is not taken for a peer that waits.
+const (
+	longMultiplier = 10
+	longTimeout    = longMultiplier * heartbeat
+)
+
+func longTimeouts(_ *clustertest.Peer, c *cluster.Config) { c.Multiplier = longMultiplier }
 
 func TestDeadProcessIsSucceededAtOnce(t *testing.T) {
-	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: impatient})
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: longTimeouts})
 	propose(t, c.Leader(), putOrigin())
 	var took []time.Duration
 	for range 4 {
 		leader, follower := c.Leader(), c.Followers()[0]
 		began := time.Now()
 		leader.Kill()
-		propose(t, follower, place(leader.ID+time.Now().String(), follower.ID))
+		repeat(t, follower, place(leader.ID+time.Now().String(), follower.ID))
 		took = append(took, time.Since(began))
 		leader.Start()
 		c.WaitLeader()
@@ -35,17 +43,30 @@ func TestDeadProcessIsSucceededAtOnce(t *testing.T) {
 				p.Start()
 			}
 		}
-		c.WaitLeader()
+		c.ElectAnew()
 	}
-	slices.Sort(took)
-	if took[1] > heartbeat {
-		t.Errorf("the next proposal took %v; want most without waiting for a heartbeat", took)
+	// One election may still fail: two that start at once, where a disk was slow.
+	if slices.Sort(took); took[2] > longTimeout/2 {
+		t.Errorf("the next proposal took %v; want them not to wait for a timeout", took)
 	}
-	t.Log(took)
+}
+
+// repeat proposes until the outcome is known, as the caller of a lost leader does.
+func repeat(t *testing.T, p *clustertest.Peer, command fsm.Command) {
+	t.Helper()
+	for {
+		_, err := p.Node.Propose(soon(t), command)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, cluster.ErrUnknownOutcome) {
+			t.Fatalf("Propose at %s: %v", p.ID, err)
+		}
+	}
 }
 
 func TestBrokenViewOfOnePeerDeposesNobody(t *testing.T) {
-	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: impatient})
+	c := clustertest.Start(t, clustertest.Config{Voters: 3})
 	propose(t, c.Leader(), putOrigin())
 	leader, term := c.Leader(), c.Leader().Node.Status().Term
 	c.Reset(c.Followers()[0], leader)
@@ -58,7 +79,7 @@ func TestBrokenViewOfOnePeerDeposesNobody(t *testing.T) {
 }
 
 func TestMajoritysViewDeposes(t *testing.T) {
-	c := clustertest.Start(t, clustertest.Config{Voters: 5, Tune: impatient})
+	c := clustertest.Start(t, clustertest.Config{Voters: 5, Tune: longTimeouts})
 	leader := c.Leader()
 	for _, p := range c.Followers()[:2] {
 		c.Reset(p, leader)
@@ -73,7 +94,7 @@ func TestMajoritysViewDeposes(t *testing.T) {
 		c.Reset(p, leader)
 	}
 	c.Eventually("elect another", func() bool { l := c.Leader(); return l != nil && l != leader })
-	if took := time.Since(began); took > heartbeat {
-		t.Errorf("took %v; want less than a heartbeat's timeout", took)
+	if took := time.Since(began); took > longTimeout/2 {
+		t.Errorf("took %v; want less than a timeout", took)
 	}
 }

@@ -89,3 +89,23 @@ func TestFullDiskMovesTheLeadership(t *testing.T) {
 	c.WaitLeader()
 	c.RequireSame()
 }
+
+// TestFullDiskOfAFollowerHoldsNothingUp covers a defect of raft's pipelines.
+func TestFullDiskOfAFollowerHoldsNothingUp(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3})
+	propose(t, c.Leader(), putOrigin())
+	leader, follower := c.Leader(), c.Followers()[0]
+	l := startLoad(t, leader, 16)
+	for range 10 {
+		follower.Disk().Fail(syscall.ENOSPC)
+		refuse := follower.Disk().Hang()
+		grow(c, []*load{l}) // so that messages queue up behind the one that is refused
+		refuse()
+		follower.Disk().Fail(nil)
+		applied := leader.Node.Status().Applied
+		c.Eventually("follow again", func() bool { return follower.Node.Status().Applied >= applied })
+	}
+	l.end()
+	l.requireOnly(t, "unknown", "refused")
+	c.RequireSame()
+}

@@ -44,6 +44,8 @@ type Node struct {
 // that has state serves it at once, see [Node.View], and needs nobody for that.
 func Open(ctx context.Context, config Config) (*Node, error) {
 	config = config.withDefaults()
+	settings := config.raftConfig()
+	config.Transport = mended{config.Transport, settings.ElectionTimeout}
 	n := &Node{
 		config:  config,
 		log:     config.Log,
@@ -55,17 +57,17 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		closing: make(chan struct{}),
 		down:    make(chan struct{}),
 	}
-	if err := recoverPeers(config, n.journal); err != nil {
+	snapshots := &readableSnapshots{SnapshotStore: config.Snapshots}
+	err := recoverPeers(config, n.journal, snapshots)
+	if err != nil {
 		return nil, err
 	}
-	snapshots, err := recoverState(n.machine, n.journal, config.Snapshots)
-	if err != nil {
+	if err = recoverState(n.machine, n.journal, snapshots); err != nil {
 		return nil, fmt.Errorf("recover state: %w", err)
 	}
 	led := make(chan bool, 1)
-	settings := config.raftConfig()
 	settings.NotifyCh = led
-	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, unpipelined{config.Transport})
+	n.raft, err = raft.NewRaft(settings, n.machine, n.journal, config.Stable, snapshots, config.Transport)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
@@ -78,7 +80,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	n.running.Go(func() { n.dispatch(ctx) })
 	n.running.Go(func() { n.reads.run(ctx, n.readIndex) })
 	n.running.Go(func() { n.followHints(ctx) })
-	n.running.Go(func() { n.snapshotByBytes(ctx) })
+	n.running.Go(func() { n.keepHouse(ctx) })
 	n.running.Go(func() { n.keepHighWater(ctx) })
 	if config.Stalled != nil {
 		n.running.Go(func() { n.watchDisk(ctx) })
@@ -96,8 +98,9 @@ func (n *Node) ID() string { return n.config.ID }
 // change meanwhile, so f should be short and must not call the node.
 func (n *Node) View(f func(*fsm.State)) { n.machine.view(f) }
 
-// closeTimeout bounds how long Close waits for raft, which does not notice when
-// its disk has stalled.
+// closeTimeout bounds how long Close waits for raft, which takes no notice while
+// its disk hangs. A tenth of it is for what raft has not looked at yet; all else
+// it answers when it is shut down.
 const closeTimeout = 5 * time.Second
 
 // Close ends this peer's part in consensus without a word to the others, who
@@ -115,15 +118,15 @@ func (n *Node) close() error {
 	n.queue.close(ErrClosed)
 	n.reads.close(ErrClosed)
 	n.running.Wait()
-	deadline := time.Now().Add(closeTimeout)
+	timeout := closeTimeout
 	if n.fenced.Load() {
-		deadline = time.Now() // raft does not answer
+		timeout = 0 // raft does not answer
 	}
-	waitUntil(deadline, n.flights.settle)
+	waitFor(timeout/10, n.flights.settle)
 	down := n.raft.Shutdown()
 	close(n.down)
 	n.watching.Wait()
-	switch stopped := waitUntil(deadline, func() { _ = down.Error() }); {
+	switch stopped := waitFor(timeout, func() { _ = down.Error() }); {
 	case stopped:
 		return nil
 	case n.fenced.Load():
@@ -146,14 +149,14 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	return n.Close()
 }
 
-// waitUntil reports whether wait returned before the deadline.
-func waitUntil(deadline time.Time, wait func()) bool {
+// waitFor reports whether wait returned in time.
+func waitFor(timeout time.Duration, wait func()) bool {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		wait()
 	}()
-	late := time.NewTimer(time.Until(deadline))
+	late := time.NewTimer(timeout)
 	defer late.Stop()
 	select {
 	case <-done:

@@ -6,8 +6,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"srsx/cluster"
 	"srsx/cluster/clustertest"
@@ -106,7 +109,7 @@ func TestConcurrentProposalsAreAppliedOnceEverywhere(t *testing.T) {
 func TestRacingPlacementsHaveOneWinner(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Config{Voters: 3})
 	propose(t, c.Leader(), putOrigin())
-	const streams = 300
+	const streams = 100
 	var mu sync.Mutex
 	winners := make(map[string]int)
 	generations := make(map[string][]uint64)
@@ -192,7 +195,7 @@ func TestLeaderDeathLosesNothingAcknowledged(t *testing.T) {
 		}
 		grow(c, loads)
 		leader.Kill()
-		c.WaitLeader()
+		c.ElectAnew()
 		grow(c, loads[:0], survivors(c, loads)...)
 		var acked []string
 		for _, l := range loads {
@@ -313,4 +316,43 @@ func TestUnreadableEntryHalts(t *testing.T) {
 	if got := known(p, names...); got != len(names) {
 		t.Errorf("%s knows %d of %d placements after a restart", p.ID, got, len(names))
 	}
+}
+
+// misread is a log that gives some peer other bytes than were stored.
+type misread struct {
+	raft.LogStore
+	from atomic.Uint64 // index; 0: none
+}
+
+func (m *misread) GetLog(index uint64, entry *raft.Log) error {
+	err := m.LogStore.GetLog(index, entry)
+	if from := m.from.Load(); from > 0 && index >= from && entry.Type == raft.LogCommand {
+		entry.Data = []byte{fsm.BatchVersion + 1}
+	}
+	return err
+}
+
+func TestHaltedPeerDoesNotLead(t *testing.T) {
+	var logs misread
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(p *clustertest.Peer, c *cluster.Config) {
+		if p.ID == "peer-2" {
+			logs.LogStore = c.Logs
+			c.Logs = &logs
+		}
+	}})
+	propose(t, c.Leader(), putOrigin())
+	c.RequireSame()
+	halted := c.Peer(2)
+	logs.from.Store(1)
+	propose(t, c.Leader(), place("unreadable", "peer"))
+	c.Eventually("halt", func() bool { return halted.Node.Status().Halted != nil })
+	if err := c.Leader().Node.TransferLeadership(soon(t), halted.ID); !errors.Is(err, cluster.ErrNotFresh) {
+		t.Errorf("TransferLeadership to a halted peer = %v; want ErrNotFresh", err)
+	}
+	c.Elect(halted)
+	c.Eventually("hand leadership to a peer that can answer", func() bool {
+		l := c.Leader()
+		return l != nil && l != halted
+	})
+	propose(t, c.Leader(), place("after", "peer"))
 }

@@ -93,6 +93,32 @@ func TestDeposedLeaderProvesNothing(t *testing.T) {
 	}
 }
 
+func TestVotersOfALaterTermRefuseToConfirm(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: longTimeouts})
+	propose(t, c.Leader(), putOrigin())
+	c.RequireSame()
+	old, followers := c.Leader(), c.Followers()
+	c.Mute(old)
+	for _, p := range followers {
+		c.Reset(p, old)
+	}
+	var successor *clustertest.Peer
+	c.Eventually("elect another", func() bool {
+		successor = c.Leader()
+		return successor != nil && successor != old
+	})
+	propose(t, successor, place("new", successor.ID))
+	// The voters answer the old leader, whose lease has not run out.
+	ctx, cancel := contextFor(t, 200*time.Millisecond)
+	defer cancel()
+	if err := old.Node.Barrier(ctx); err == nil && known(old, "new") == 0 {
+		t.Error("Barrier at a deposed leader succeeds, with a state that is not the latest")
+	}
+	c.Heal()
+	c.WaitLeader()
+	c.RequireSame()
+}
+
 func TestAskReachesTheLeaderWithItsFreshState(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Config{Voters: 3, Replicas: 1, Tune: func(p *clustertest.Peer, c *cluster.Config) {
 		c.Answer = func(_ context.Context, from string, question []byte) ([]byte, error) {

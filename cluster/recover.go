@@ -16,49 +16,50 @@ import (
 // recoverState brings m to what this peer's disk says is agreed: the latest
 // snapshot that can be read and all entries behind it that are known to be
 // committed. A peer restarted without a majority so serves what it knew.
-func recoverState(m *machine, j *journal, snapshots raft.SnapshotStore) (raft.SnapshotStore, error) {
-	usable, index, unread := restoreLatest(m, snapshots)
-	if usable == nil {
-		return nil, unread
+func recoverState(m *machine, j *journal, snapshots *readableSnapshots) error {
+	index, err := restoreLatest(m, j, snapshots)
+	if err != nil {
+		return err
 	}
 	committed, err := j.committed()
 	if err != nil {
-		return nil, fmt.Errorf("read commit index: %w", err)
-	}
-	if err := checkContinues(j, index); err != nil {
-		return nil, errors.Join(err, unread)
+		return fmt.Errorf("read commit index: %w", err)
 	}
 	for next := index + 1; next <= committed; next++ {
 		var entry raft.Log
 		if err := j.GetLog(next, &entry); err != nil {
-			return nil, fmt.Errorf("read committed log entry %d: %w", next, err)
+			return fmt.Errorf("read committed log entry %d: %w", next, err)
 		}
 		if errors.Is(m.apply(&entry).err, ErrHalted) {
 			break
 		}
 	}
-	return usable, nil
+	return nil
 }
 
-// restoreLatest restores the latest snapshot that can be read. It returns its
-// index, 0 if there is none, and the store without those that cannot be read:
-// raft takes the first it sees. The error says why they cannot.
-func restoreLatest(m *machine, snapshots raft.SnapshotStore) (usable raft.SnapshotStore, index uint64, unread error) {
+// restoreLatest restores the latest snapshot that can be read, and returns its
+// index, 0 if there is none. Those that cannot be read are left out of snapshots:
+// raft takes the first it sees.
+func restoreLatest(m *machine, j *journal, snapshots *readableSnapshots) (index uint64, err error) {
 	list, err := snapshots.List()
 	if err != nil {
-		return nil, 0, fmt.Errorf("list snapshots: %w", err)
+		return 0, fmt.Errorf("list snapshots: %w", err)
 	}
-	readable := &readableSnapshots{SnapshotStore: snapshots}
+	var unread error
 	for _, meta := range list {
 		err := restoreOne(m, snapshots, meta)
 		if err == nil {
-			return readable, meta.Index, unread
+			index = meta.Index
+			break
 		}
 		m.log.Warn("snapshot cannot be read", "snapshot", meta.ID, "err", err)
-		readable.without = append(readable.without, meta.ID)
+		snapshots.without = append(snapshots.without, meta.ID)
 		unread = errors.Join(unread, fmt.Errorf("snapshot %s: %w", meta.ID, err))
 	}
-	return readable, 0, unread
+	if err := checkContinues(j, index); err != nil {
+		return 0, errors.Join(err, unread)
+	}
+	return index, nil
 }
 
 func restoreOne(m *machine, snapshots raft.SnapshotStore, meta *raft.SnapshotMeta) error {
@@ -173,7 +174,7 @@ All entries in the logs count as agreed then, also those that no majority had.
 // recoverPeers carries out peers.json, if there is one: the servers in it become
 // the members, whatever the log says. The file is renamed afterwards; after a
 // crash in between it is carried out once more, which changes nothing.
-func recoverPeers(c Config, j *journal) error {
+func recoverPeers(c Config, j *journal, snapshots *readableSnapshots) error {
 	if c.RecoveryDir == "" {
 		return nil
 	}
@@ -189,11 +190,10 @@ func recoverPeers(c Config, j *journal) error {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	m := newMachine(c.Limits, nobody{}, c.Log)
-	readable, _, err := restoreLatest(m, c.Snapshots)
-	if readable == nil {
+	if _, err := restoreLatest(m, j, snapshots); err != nil {
 		return err
 	}
-	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, readable, c.Transport, configuration); err != nil {
+	if err := raft.RecoverCluster(c.raftConfig(), m, j, c.Stable, snapshots, c.Transport, configuration); err != nil {
 		return fmt.Errorf("recover by %s: %w", path, err)
 	}
 	if err := os.Rename(path, filepath.Join(c.RecoveryDir, peersIngested)); err != nil {

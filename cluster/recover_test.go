@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,12 +144,22 @@ func TestPeerFarBehindGetsASnapshot(t *testing.T) {
 // written, the store sees to.
 type unreadable struct {
 	raft.SnapshotStore
-	all bool
+	ids []string
+}
+
+// spoil makes the snapshots of now unreadable.
+func spoil(c *cluster.Config) {
+	u := &unreadable{SnapshotStore: c.Snapshots}
+	list, _ := c.Snapshots.List() // one that cannot be listed is not spoilt, and the test fails
+	for _, meta := range list {
+		u.ids = append(u.ids, meta.ID)
+	}
+	c.Snapshots = u
 }
 
 func (u *unreadable) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	meta, source, err := u.SnapshotStore.Open(id)
-	if err == nil && u.all {
+	if err == nil && slices.Contains(u.ids, id) {
 		_ = source.Close()
 		source = io.NopCloser(strings.NewReader("not a snapshot"))
 	}
@@ -166,7 +177,7 @@ func TestUnreadableSnapshotNeedsTheLogBehindAnOlderOne(t *testing.T) {
 	names = append(names, placeMany(t, p, "b", 20)...)
 	before := p.State()
 	p.Kill()
-	p.TuneNext(func(c *cluster.Config) { c.Snapshots = &unreadable{SnapshotStore: c.Snapshots, all: true} })
+	p.TuneNext(spoil)
 	p.Start() // the log still has everything
 	c.ElectAnew()
 	if got := known(p, names...); got != len(names) {
@@ -214,6 +225,30 @@ func TestPeersFileReplacesTheMembersOnce(t *testing.T) {
 	}
 }
 
+func TestPeersFileAndTheLogDoWithoutASnapshot(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 3})
+	propose(t, c.Leader(), putOrigin())
+	names := placeMany(t, c.Leader(), "kept", 50)
+	c.RequireSame()
+	left := c.Peer(2)
+	if err := left.Node.SnapshotNow(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.Peers() {
+		p.Kill()
+	}
+	file := filepath.Join(left.Dir(), "peers.json")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `[{"id": %q, "address": %q}]`, left.ID, left.ID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left.TuneNext(spoil)
+	left.Start()
+	c.ElectAnew()
+	if got := known(left, names...); got != len(names) {
+		t.Errorf("knows %d of %d", got, len(names))
+	}
+}
+
 func TestDamagedPeersFileEndsTheStart(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Config{Voters: 1})
 	p := c.Peer(0)
@@ -255,6 +290,11 @@ func TestBackupIsRestoredEverywhere(t *testing.T) {
 	}
 	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
 		t.Fatal(err)
+	}
+	for _, p := range c.Peers() {
+		if err := p.Node.Barrier(soon(t)); err != nil || known(p, "later-1") != 0 {
+			t.Errorf("after a barrier (%v) %s still shows what was before the restore", err, p.ID)
+		}
 	}
 	c.RequireSame()
 	for _, p := range c.Peers() {

@@ -296,8 +296,17 @@ func (c *Cluster) Cut(from, to *Peer) { c.net.cut(from.ID, to.ID, true) }
 // so looks dead to from, cut off or not.
 func (c *Cluster) Reset(from, to *Peer) { c.net.reset(from.ID, to.ID, true) }
 
-// Heal undoes all Partition, Cut and Reset.
-func (c *Cluster) Heal() { c.net.heal() }
+// Mute ends a peer's connections for raft and takes no new ones. Other requests
+// pass.
+func (c *Cluster) Mute(p *Peer) { p.host.fence(true) }
+
+// Heal undoes all Partition, Cut, Reset and Mute.
+func (c *Cluster) Heal() {
+	c.net.heal()
+	for _, p := range c.Peers() {
+		p.host.fence(p.Node.Status().Fenced)
+	}
+}
 
 // RequireSame waits until all running peers have applied the same entry, and
 // fails the test when their states differ at it.
