@@ -37,7 +37,7 @@ func TestPeerAtANewAddressIsTheSamePeer(t *testing.T) {
 		c.Tune(func(mc *memberlist.Config) {
 			hurried(mc)
 			mc.GossipToTheDeadTime, mc.PushPullInterval = time.Minute, time.Minute
-			mc.SuspicionMult = 25 // 5 s, as in production: longer than a peer takes to settle
+			mc.SuspicionMult = 60 // 12 s, as in production: longer than peers take to settle
 		})
 	}
 	a, b, c := start(t, "a", slow), start(t, "b", slow), start(t, "c", slow)

@@ -206,7 +206,7 @@ func TestMessagesReachWhomTheyName(t *testing.T) {
 	}
 }
 
-func TestThirtyPeersConverge(t *testing.T) { converge(t, 30) }
+func TestManyPeersConverge(t *testing.T) { converge(t, many) }
 
 // BenchmarkThirtyPeersConverge takes the time from the start of thirty peers
 // until each of them knows all, with the timers of production.

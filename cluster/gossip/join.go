@@ -18,15 +18,17 @@ import (
 const (
 	joinPause  = time.Second // between two attempts of Join
 	firstPause = time.Second // of the backoff while nobody is reached
-	// A peer that has just started exchanges state a few times with somebody at
-	// random: when many start at once, a packet of gossip that is lost would
-	// otherwise be missed until the next exchange, half a minute later.
-	settleRounds = 4 // the first only meets the seeds
-	settlePause  = 500 * time.Millisecond
-	movedPause   = 2 * time.Second // between rounds while others hold on to our old address
-	movedFor     = time.Minute     // more than they take to give up on it
-	joinsAtOnce  = 16
-	lookupTime   = 5 * time.Second
+	// While peers come in, everybody exchanges state with somebody at random now
+	// and then: a packet of gossip that is lost among so many would otherwise be
+	// missed until the next exchange, half a minute later. The pause grows with the
+	// number of peers, so that all together exchange as often however many they are.
+	settleFor   = 10 * time.Second
+	settlePause = 500 * time.Millisecond // of up to ten peers
+	settlePeers = 10
+	movedPause  = 2 * time.Second // between rounds while others hold on to our old address
+	movedFor    = time.Minute     // more than they take to give up on it
+	joinsAtOnce = 16
+	lookupTime  = 5 * time.Second
 )
 
 // errNoAnswer means that a seed was reached but ended the exchange without a
@@ -65,19 +67,17 @@ func (g *Gossip) Join(ctx context.Context, seeds ...string) error {
 // seen: after a long split, or a start of all, gossip alone knows nobody.
 func (g *Gossip) rejoinForEver(ctx context.Context) {
 	backoff := firstPause
-	settling := settleRounds
 	for {
 		missed, err := g.resolve(ctx, g.seeds)
 		missed = g.without(append(missed, g.roster.missed()...))
-		if settling > 0 || g.moved() {
+		if g.roster.settling() || g.moved() {
 			missed = append(missed, g.anybody()...)
 		}
 		g.meetMissed(ctx, missed, err)
 		pause := jittered(g.rejoin)
 		switch {
-		case settling > 0 && len(g.live()) > 0:
-			settling--
-			pause = min(pause, jittered(settlePause))
+		case g.roster.settling():
+			pause = min(pause, jittered(settlePause*time.Duration(1+len(g.live())/settlePeers)))
 		case g.moved():
 			pause = min(pause, movedPause)
 		case len(g.live()) == 0:

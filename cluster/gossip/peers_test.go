@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 const (
 	clusterA = "aaaaaaaa-0000-4000-8000-000000000001"
 	clusterB = "bbbbbbbb-0000-4000-8000-000000000002"
-	patience = 20 * time.Second // of a condition that a loaded machine may delay
+	patience = 60 * time.Second // of a condition that a loaded machine may delay
 )
 
 // peer is a Gossip under test, with what it logged and the events it handed out.

@@ -28,6 +28,7 @@ type roster struct {
 	departed  map[string]departure
 	refusals  map[string]*refusal // by what was refused
 	changed   bool                // since the last call of takeChanged
+	lastJoin  time.Time           // when somebody was last seen who was not there before
 	otherSelf time.Time           // when another address last spoke in our name, an older run
 }
 
@@ -111,6 +112,7 @@ func (r *roster) alive(meta Meta, at netip.AddrPort) {
 	delete(r.departed, meta.ID)
 	if k.State != Alive {
 		k.State, k.Since = Alive, now
+		r.lastJoin = now
 		r.emit(Event{Kind: Joined, Member: k.Member, Was: was})
 	} else if k.Member != was {
 		r.emit(Event{Kind: Updated, Member: k.Member, Was: was})
@@ -272,6 +274,13 @@ func (r *roster) missed() []netip.AddrPort {
 		}
 	}
 	return addrs
+}
+
+// settling reports whether peers are coming in.
+func (r *roster) settling() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.lastJoin) < settleFor
 }
 
 // departures returns who is out for good, in the form for other peers.

@@ -57,7 +57,7 @@ type Settings struct {
 	// RemoveAfter is how long a peer is absent before it is no member any more;
 	// default 72 h.
 	RemoveAfter time.Duration
-	// MinVoters is how few voters absence alone may leave; default 3.
+	// MinVoters is how few voters absence alone may leave; default 2.
 	MinVoters int
 }
 
@@ -72,7 +72,7 @@ func (s Settings) withDefaults() Settings {
 		s.RemoveAfter = 72 * time.Hour
 	}
 	if s.MinVoters == 0 {
-		s.MinVoters = 3
+		s.MinVoters = 2
 	}
 	return s
 }

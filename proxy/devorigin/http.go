@@ -2,7 +2,6 @@ package devorigin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"path"
 	"strconv"
@@ -60,7 +59,7 @@ func (o *Origin) live(w http.ResponseWriter, r *http.Request, name string, head 
 		for _, m := range batch {
 			out = encode(out, m)
 		}
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+		_ = control.SetWriteDeadline(time.Now().Add(o.patience.write))
 		if _, err := w.Write(out); err != nil || control.Flush() != nil {
 			return
 		}
@@ -78,7 +77,11 @@ const (
 
 // playlist waits for the first segment of a stream that nobody has asked for.
 func (o *Origin) playlist(w http.ResponseWriter, r *http.Request, name string) {
-	s := o.segmenterOf(name)
+	s, ok := o.segmenterOf(name)
+	if !ok {
+		http.Error(w, "shutting down", http.StatusServiceUnavailable)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), firstSegment)
 	defer cancel()
 	select {
@@ -89,17 +92,7 @@ func (o *Origin) playlist(w http.ResponseWriter, r *http.Request, name string) {
 	}
 	w.Header().Set("Content-Type", "application/vnd.apple.mpegurl")
 	w.Header().Set("Cache-Control", "no-cache")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	longest := segmentTime
-	for _, part := range s.parts {
-		longest = max(longest, part.length)
-	}
-	_, _ = fmt.Fprintf(w, "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:%d\n",
-		int((longest+time.Second-1)/time.Second), s.parts[0].number)
-	for _, part := range s.parts {
-		_, _ = fmt.Fprintf(w, "#EXTINF:%.3f,\n%s-%d.ts\n", part.length.Seconds(), path.Base(name), part.number)
-	}
+	_, _ = w.Write(s.playlist(path.Base(name))) // or the client has gone
 }
 
 func (o *Origin) segment(w http.ResponseWriter, r *http.Request, name string) {

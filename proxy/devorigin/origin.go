@@ -30,22 +30,43 @@ const clipName = "live/demo"
 
 // Origin is the small origin.
 type Origin struct {
-	hub *edge.Hub
-	log *slog.Logger
+	hub      *edge.Hub
+	log      *slog.Logger
+	patience patience
 
-	mu   sync.Mutex
-	hls  map[string]*segmenter // guarded by mu
-	stop context.Context       //nolint:containedctx // of the segmenters, which outlive the requests that start them
-	busy sync.WaitGroup
+	mu     sync.Mutex            // guards what follows
+	hls    map[string]*segmenter // by stream
+	stop   context.Context       //nolint:containedctx // of the segmenters, which outlive the requests that start them
+	closed bool                  // none starts any more
+	busy   sync.WaitGroup        // the segmenters
+}
+
+// patience is how long clients may take.
+type patience struct {
+	step  time.Duration // for the handshake, and for each command
+	idle  time.Duration // for a publisher's next message
+	write time.Duration // for one write
 }
 
 // New returns an origin.
 func New(log *slog.Logger) *Origin {
-	return &Origin{hub: edge.New(), log: log, hls: make(map[string]*segmenter)}
+	return &Origin{
+		hub: edge.New(), log: log, hls: make(map[string]*segmenter),
+		patience: patience{step: 10 * time.Second, idle: 60 * time.Second, write: 10 * time.Second},
+	}
 }
 
 // Serve serves both listeners until ctx ends, and closes them.
 func (o *Origin) Serve(ctx context.Context, rtmpListener, httpListener net.Listener) error {
+	tags, err := readFLV(clip)
+	if err != nil {
+		return err
+	}
+	demo, err := o.hub.Publish(clipName) // before anybody else can take the name
+	if err != nil {
+		return fmt.Errorf("publish the clip: %w", err)
+	}
+	defer demo.Close()
 	serving, ctx := errgroup.WithContext(ctx)
 	o.mu.Lock()
 	o.stop = ctx
@@ -58,28 +79,22 @@ func (o *Origin) Serve(ctx context.Context, rtmpListener, httpListener net.Liste
 	serving.Go(func() error { return o.serveRTMP(ctx, rtmpListener) })
 	serving.Go(func() error {
 		defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-		if err := server.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("dev origin: %w", err)
+		if serveErr := server.Serve(httpListener); !errors.Is(serveErr, http.ErrServerClosed) {
+			return fmt.Errorf("dev origin: %w", serveErr)
 		}
 		return nil
 	})
-	serving.Go(func() error { return o.loop(ctx) })
-	err := serving.Wait()
+	serving.Go(func() error { loop(ctx, demo, tags); return nil })
+	err = serving.Wait()
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
 	o.busy.Wait()
 	return err
 }
 
 // loop publishes the clip again and again, its timestamps running on.
-func (o *Origin) loop(ctx context.Context) error {
-	tags, err := readFLV(clip)
-	if err != nil {
-		return err
-	}
-	p, err := o.hub.Publish(clipName)
-	if err != nil {
-		return fmt.Errorf("publish the clip: %w", err)
-	}
-	defer p.Close()
+func loop(ctx context.Context, p *edge.Publisher, tags []edge.Message) {
 	const pause = 50 // ms: one frame of the clip, from its last to the next first
 	length := tags[len(tags)-1].Timestamp + pause
 	timer := time.NewTimer(0)
@@ -91,7 +106,7 @@ func (o *Origin) loop(ctx context.Context) error {
 			timer.Reset(time.Until(start.Add(time.Duration(tag.Timestamp) * time.Millisecond)))
 			select {
 			case <-ctx.Done():
-				return nil
+				return
 			case <-timer.C:
 			}
 			p.Write(tag)

@@ -16,13 +16,6 @@ import (
 	"srsx/proxy/rtmp/wire"
 )
 
-// The patience of the RTMP side.
-const (
-	stepTimeout  = 10 * time.Second
-	idleTimeout  = 60 * time.Second
-	writeTimeout = 10 * time.Second
-)
-
 func (o *Origin) serveRTMP(ctx context.Context, ln net.Listener) error {
 	var clients sync.WaitGroup
 	defer clients.Wait()
@@ -38,64 +31,124 @@ func (o *Origin) serveRTMP(ctx context.Context, ln net.Listener) error {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 			if err := o.client(ctx, conn); err != nil && !errors.Is(err, io.EOF) {
-				o.log.DebugContext(ctx, "dev origin: client ended", "err", err)
+				o.log.DebugContext(ctx, "dev origin: client ended", "client", conn.RemoteAddr().String(), "err", err)
 			}
 		})
 	}
 }
 
+// session is one client's connection.
+type session struct {
+	*wire.Conn
+
+	origin    *Origin
+	app       string
+	streams   float64 // message streams created
+	publisher *edge.Publisher
+}
+
+var (
+	errPlayed    = errors.New("played to the end")
+	errTalkative = errors.New("too many messages without a stream")
+)
+
+// maxIdle is how many messages a client may send in a row without publishing.
+const maxIdle = 64
+
 // client serves one connection.
 func (o *Origin) client(ctx context.Context, conn net.Conn) error {
-	if err := conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(o.patience.step)); err != nil {
 		return err
 	}
 	if err := wire.Accept(conn); err != nil {
 		return err
 	}
-	c := wire.NewConn(conn, writeTimeout)
-	app, streams := "", 0.0
-	for {
-		if err := conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
+	c := &session{Conn: wire.NewConn(conn, o.patience.write), origin: o}
+	defer c.unpublish()
+	for idle := 0; idle < maxIdle; {
+		wait, limit := o.patience.step, wire.MaxCommand
+		if c.publisher != nil {
+			wait, limit, idle = o.patience.idle, wire.MaxMessage, 0
+		}
+		c.SetLimit(limit)
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 			return err
 		}
 		m, err := c.ReadMessage()
 		if err != nil {
 			return err
 		}
-		command, err := wire.ParseCommand(m)
-		if errors.Is(err, wire.ErrNotCommand) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		name, _, _ := strings.Cut(app+"/"+command.Text(0), "?")
-		switch command.Name {
-		case "publish":
-			return o.publish(c, command, name)
-		case "play":
-			return o.play(ctx, c, command, name)
-		case "connect":
-			object, _ := command.Object.(wire.Object)
-			app, _, _ = strings.Cut(object.Text("app"), "?")
-			app = strings.TrimSuffix(app, "/_definst_")
-			err = errors.Join(c.Announce(true), c.Send(accepted(command, info("status", "NetConnection.Connect.Success", "welcome"))))
-		case "createStream":
-			streams++
-			err = c.Send(accepted(command, streams))
-		default:
-			if command.Transaction != 0 {
-				err = c.Send(accepted(command, wire.Undefined{}))
-			}
-		}
-		if err != nil {
+		idle++
+		if err := c.take(ctx, m); err != nil {
 			return err
 		}
 	}
+	return errTalkative
 }
 
-func accepted(command wire.Command, result any) *wire.Message {
-	return wire.Command{Name: "_result", Transaction: command.Transaction, Args: []any{result}}.Message(wire.CSIDCommand)
+// take deals with one message.
+func (c *session) take(ctx context.Context, m *wire.Message) error {
+	switch m.Type {
+	case wire.TypeAudio, wire.TypeVideo, wire.TypeData:
+		if c.publisher != nil {
+			c.publisher.Write(edge.Message{Type: m.Type, Timestamp: m.Timestamp, Data: body(m)})
+		}
+		return nil
+	case wire.TypeCommand, wire.TypeCommandAMF3:
+		command, err := wire.ParseCommand(m)
+		if err != nil {
+			return err
+		}
+		return c.command(ctx, command)
+	default:
+		return nil
+	}
+}
+
+// body copies what viewers get of a message: metadata without the verb by which
+// a publisher sets it.
+func body(m *wire.Message) []byte {
+	const verb = "\x02\x00\x0d@setDataFrame"
+	if m.Type == wire.TypeData {
+		return bytes.Clone(bytes.TrimPrefix(m.Body, []byte(verb)))
+	}
+	return bytes.Clone(m.Body)
+}
+
+func (c *session) command(ctx context.Context, command wire.Command) error {
+	switch command.Name {
+	case "connect":
+		object, _ := command.Object.(wire.Object)
+		app, _, _ := strings.Cut(object.Text("app"), "?")
+		c.app = strings.TrimSuffix(app, "/_definst_")
+		if err := c.Announce(true); err != nil {
+			return err
+		}
+		return c.answer(command, info("status", "NetConnection.Connect.Success", "welcome"))
+	case "createStream":
+		c.streams++
+		return c.answer(command, c.streams)
+	case "publish":
+		return c.publish(command)
+	case "play":
+		return c.play(ctx, command)
+	case "FCUnpublish", "deleteStream", "closeStream":
+		if c.publisher == nil {
+			return nil
+		}
+		c.unpublish()
+		return c.Send(status(command, "status", "NetStream.Unpublish.Success", "unpublished"))
+	default:
+		if command.Transaction == 0 {
+			return nil
+		}
+		return c.answer(command, wire.Undefined{})
+	}
+}
+
+func (c *session) answer(command wire.Command, result any) error {
+	answer := wire.Command{Name: "_result", Transaction: command.Transaction, Args: []any{result}, AMF3: command.AMF3}
+	return c.Send(answer.Message(wire.CSIDCommand))
 }
 
 func info(level, code, description string) wire.Object {
@@ -105,83 +158,88 @@ func info(level, code, description string) wire.Object {
 }
 
 func status(command wire.Command, level, code, description string) *wire.Message {
-	return wire.Command{Name: "onStatus", StreamID: command.StreamID, Args: []any{info(level, code, description)}}.Message(wire.CSIDStatus)
+	return wire.Command{
+		Name: "onStatus", StreamID: command.StreamID, Args: []any{info(level, code, description)}, AMF3: command.AMF3,
+	}.Message(wire.CSIDStatus)
 }
 
-func (o *Origin) publish(c *wire.Conn, command wire.Command, name string) error {
-	p, err := o.hub.Publish(name)
+// stream returns the hub's name of what a command is about.
+func (c *session) stream(command wire.Command) string {
+	name, _, _ := strings.Cut(command.Text(0), "?")
+	return c.app + "/" + name
+}
+
+func (c *session) publish(command wire.Command) error {
+	if c.publisher != nil {
+		return c.Send(status(command, "error", "NetStream.Publish.BadName", "this connection publishes already"))
+	}
+	p, err := c.origin.hub.Publish(c.stream(command))
 	if err != nil {
 		return c.Send(status(command, "error", "NetStream.Publish.BadName", err.Error()))
 	}
-	defer p.Close()
-	if err := c.Send(status(command, "status", "NetStream.Publish.Start", "publishing")); err != nil {
-		return err
-	}
-	for {
-		if err := c.SetDeadline(time.Now().Add(idleTimeout)); err != nil {
-			return err
-		}
-		m, err := c.ReadMessage()
-		if err != nil {
-			return err
-		}
-		switch m.Type {
-		case wire.TypeAudio, wire.TypeVideo:
-			p.Write(edge.Message{Type: m.Type, Timestamp: m.Timestamp, Data: bytes.Clone(m.Body)})
-		case wire.TypeData:
-			body := bytes.Clone(m.Body)
-			if values, err := wire.DecodeAMF0(body); err == nil && len(values) > 1 && values[0] == "@setDataFrame" {
-				body = wire.AppendAMF0(nil, values[1:]...)
-			}
-			p.Write(edge.Message{Type: m.Type, Timestamp: m.Timestamp, Data: body})
-		case wire.TypeCommand:
-			if done, err := wire.ParseCommand(m); err == nil && (done.Name == "deleteStream" || done.Name == "closeStream") {
-				return c.Send(status(command, "status", "NetStream.Unpublish.Success", "unpublished"))
-			}
-		}
+	c.publisher = p
+	return c.Send(status(command, "status", "NetStream.Publish.Start", "publishing"))
+}
+
+func (c *session) unpublish() {
+	if c.publisher != nil {
+		c.publisher.Close()
+		c.publisher = nil
 	}
 }
 
-func (o *Origin) play(ctx context.Context, c *wire.Conn, command wire.Command, name string) error {
-	v, err := o.hub.Play(name)
+// play sends a stream until it ends, then ends the connection.
+func (c *session) play(ctx context.Context, command wire.Command) error {
+	v, err := c.origin.hub.Play(c.stream(command))
 	if err != nil {
 		return c.Send(status(command, "error", "NetStream.Play.Failed", err.Error()))
 	}
 	defer v.Close()
-	ctx, leave := context.WithCancelCause(ctx)
+	if err = c.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	ctx, leave := context.WithCancel(ctx)
 	var reading sync.WaitGroup
-	defer reading.Wait()
-	defer c.Close()
-	_ = c.SetReadDeadline(time.Time{})
 	reading.Go(func() { // until the player leaves
-		for {
-			if _, failed := c.ReadMessage(); failed != nil {
-				leave(io.EOF)
-				return
-			}
+		defer leave()
+		for readErr := error(nil); readErr == nil; {
+			_, readErr = c.ReadMessage()
 		}
 	})
+	defer reading.Wait()
+	defer c.StopReading(time.Now())
 	begin := binary.BigEndian.AppendUint32([]byte{0, wire.EventStreamBegin}, command.StreamID)
 	err = c.Send(&wire.Message{Type: wire.TypeUserControl, CSID: wire.CSIDControl, Body: begin},
 		status(command, "status", "NetStream.Play.Reset", "reset"), status(command, "status", "NetStream.Play.Start", "playing"))
-	for err == nil {
-		var batch []edge.Message
-		if batch, err = v.Next(ctx); err != nil {
-			break
+	if err != nil {
+		return err
+	}
+	if err := c.send(ctx, v, command.StreamID); !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := c.Send(status(command, "status", "NetStream.Play.UnpublishNotify", "the stream has ended")); err != nil {
+		return err
+	}
+	return errPlayed
+}
+
+// send sends what a viewer gets, each batch in one go, until io.EOF.
+func (c *session) send(ctx context.Context, v *edge.Viewer, stream uint32) error {
+	const dataCSID, audioCSID, videoCSID = 5, 6, 7
+	csids := map[uint8]uint32{wire.TypeData: dataCSID, wire.TypeAudio: audioCSID, wire.TypeVideo: videoCSID}
+	for {
+		batch, err := v.Next(ctx)
+		if err != nil {
+			return err
 		}
 		for _, m := range batch {
-			csid := uint32(6)
-			if m.Type == wire.TypeVideo {
-				csid = 7
-			}
-			if err = c.WriteMessage(&wire.Message{Type: m.Type, CSID: csid, StreamID: command.StreamID, Timestamp: m.Timestamp, Body: m.Data}); err != nil {
+			out := wire.Message{Type: m.Type, CSID: csids[m.Type], StreamID: stream, Timestamp: m.Timestamp, Body: m.Data}
+			if err := c.WriteMessage(&out); err != nil {
 				return err
 			}
 		}
-		err = c.Flush()
+		if err := c.Flush(); err != nil {
+			return err
+		}
 	}
-	if errors.Is(err, io.EOF) && ctx.Err() == nil {
-		_ = c.Send(status(command, "status", "NetStream.Play.UnpublishNotify", "the stream has ended"))
-	}
-	return err
 }

@@ -21,8 +21,10 @@ import (
 
 // impatient shortens what the tests of bad peers wait for.
 func impatient(c *rtmp.Config) {
-	c.SetupTimeout, c.IdleTimeout = 900*time.Millisecond, 400*time.Millisecond
+	c.SetupTimeout, c.IdleTimeout = 900*time.Millisecond, idleTimeout
 }
+
+const idleTimeout = 400 * time.Millisecond // of impatient peers
 
 // await reads and throws away until the other side ends the connection.
 func awaitEnd(t *testing.T, conn net.Conn) {

@@ -44,6 +44,7 @@ type start struct {
 var (
 	errNotConnected = errors.New("command before connect")
 	errTalkative    = errors.New("too many commands before publish or play")
+	errLengthy      = errors.New("commands before publish or play are too long")
 )
 
 // The bounds of what a client says before it publishes or plays.
@@ -113,7 +114,7 @@ func (c *client) answer(s said) error {
 		result.Args = []any{wire.Undefined{}}
 	}
 	if c.size += len(s.message.Body); c.size > maxPrelude {
-		return errTalkative
+		return errLengthy
 	}
 	if s.creates() { // the origin needs the one that will be used
 		c.prelude = slices.DeleteFunc(c.prelude, said.creates)

@@ -1,12 +1,9 @@
 package rtmp_test
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,12 +17,12 @@ func TestClientsAreRelayedMessageForMessage(t *testing.T) {
 	for name, script := range clientShapes() {
 		t.Run(name, func(t *testing.T) {
 			direct := record(t, nil)
-			replay(t, direct.addr, script)
-			straight := direct.next(t)
+			replay(t, direct.Addr, script)
+			straight := direct.Next(t)
 			origin := record(t, nil)
 			p := within(t, patience, patiently, origin.origin())
 			replay(t, p.addr, script)
-			requireSame(t, straight, origin.next(t))
+			requireSame(t, straight, origin.Next(t))
 			p.awaitNoSessions(t)
 		})
 	}
@@ -39,7 +36,7 @@ func TestOriginsAreRelayedMessageForMessage(t *testing.T) {
 				_, _ = conn.Write(script)
 				_ = conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // it is what the recorder accepts
 			})
-			straight := played(t, origin.addr)
+			straight := played(t, origin.Addr)
 			p := within(t, patience, patiently, origin.origin())
 			requireSame(t, straight, played(t, p.addr))
 			p.awaitNoSessions(t)
@@ -74,9 +71,9 @@ func played(t *testing.T, addr string) []mediatest.Message {
 			if !errors.Is(err, io.EOF) {
 				t.Errorf("play: %v", err)
 			}
-			return withoutControl(all)
+			return mediatest.Relayed(all)
 		}
-		if answer, err := parse(m); err == nil && answer.Transaction == 2 {
+		if answer, err := m.Command(); err == nil && answer.Transaction == 2 {
 			all = nil
 			continue
 		}
@@ -87,37 +84,7 @@ func played(t *testing.T, addr string) []mediatest.Message {
 // requireSame compares two sessions. A peer marks the connect that it passes on.
 func requireSame(t *testing.T, straight, through []mediatest.Message) {
 	t.Helper()
-	if len(straight) != len(through) {
-		t.Errorf("%d messages through the peer; want %d:\n%s\nwant:\n%s", len(through), len(straight), list(through), list(straight))
+	if err := mediatest.Compare(straight, through, proxy.HopProperty); err != nil {
+		t.Error(err)
 	}
-	for i := range min(len(straight), len(through)) {
-		want, got := straight[i], through[i]
-		if command, err := parse(got); err == nil && command.Name == "connect" {
-			got.Body = withoutMark(t, command)
-		}
-		if got.Type != want.Type || got.Timestamp != want.Timestamp || got.StreamID != want.StreamID ||
-			got.CSID != want.CSID || !bytes.Equal(got.Body, want.Body) {
-			t.Fatalf("message %d is\n%s\nwant\n%s", i, list([]mediatest.Message{got}), list([]mediatest.Message{want}))
-		}
-	}
-}
-
-// withoutMark encodes a connect as it was before a peer marked it.
-func withoutMark(t *testing.T, connect mediatest.Command) []byte {
-	t.Helper()
-	object := connect.Object(0)
-	if mark, ok := object.GetString(proxy.HopProperty); !ok || mark != "n1" {
-		t.Errorf("hop mark = %q; want n1", mark)
-	}
-	connect.Args[0] = object[:len(object)-1]
-	return amf(append([]any{connect.Name, connect.Transaction}, connect.Args...)...)
-}
-
-// list is what a person can compare.
-func list(messages []mediatest.Message) string {
-	var text strings.Builder
-	for _, m := range messages {
-		fmt.Fprintf(&text, "type %d csid %d stream %d at %d: %d bytes %.40q\n", m.Type, m.CSID, m.StreamID, m.Timestamp, len(m.Body), m.Body)
-	}
-	return text.String()
 }

@@ -32,7 +32,7 @@ func TestFloodingClientsAreEnded(t *testing.T) {
 		"long commands": {
 			begin:  func(s *session) { s.command(3, 0, "connect", 1.0, connectObject()) },
 			repeat: func(s *session) { s.command(3, 0, "custom", 0.0, nil, strings.Repeat("x", 30_000)) },
-			reads:  true, log: "too many commands",
+			reads:  true, log: "are too long",
 		},
 		"tiny messages":              {repeat: func(s *session) { s.media(0, 0, 4, wire.TypeAudio, nil) }, log: "too many commands"},
 		"chunk sizes":                {repeat: func(s *session) { s.SetChunkSize(128) }, log: "read command: "},

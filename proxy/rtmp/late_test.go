@@ -2,7 +2,10 @@ package rtmp_test
 
 import (
 	"encoding/binary"
+	"net"
 	"testing"
+
+	"github.com/bluenviron/gortmplib/pkg/amf0"
 
 	"srsx/proxy/rtmp/wire"
 	"srsx/test/mediatest"
@@ -62,10 +65,10 @@ func TestLateCommandsOfPlayersReachTheOrigin(t *testing.T) {
 	}
 	say(t, c, late...)
 	_ = c.Close()
-	heard := origin.next(t)
+	heard := origin.Next(t)
 	heard = heard[len(heard)-len(late):]
 	for i, want := range late {
-		if got, err := parse(heard[i]); err != nil || got.Name != want.Name || heard[i].StreamID != 1 {
+		if got, err := heard[i].Command(); err != nil || got.Name != want.Name || heard[i].StreamID != 1 {
 			t.Errorf("the origin heard %q on stream %d, %v; want %s on 1", got.Name, heard[i].StreamID, err, want.Name)
 		}
 	}
@@ -102,8 +105,8 @@ func TestMessageStreamsAreTranslated(t *testing.T) {
 	_ = c.Close()
 
 	var got []mediatest.Message
-	for _, m := range origin.next(t) {
-		if parsed, err := parse(m); err == nil && (parsed.Name == "connect" || parsed.Name == "createStream") {
+	for _, m := range origin.Next(t) {
+		if parsed, err := m.Command(); err == nil && (parsed.Name == "connect" || parsed.Name == "createStream") {
 			continue
 		}
 		got = append(got, m)
@@ -119,7 +122,7 @@ func TestMessageStreamsAreTranslated(t *testing.T) {
 	if id := binary.BigEndian.Uint32(got[2].Body[2:]); id != 1 {
 		t.Errorf("set buffer length is about stream %d; want 1", id)
 	}
-	if deleted, _ := parse(got[3]); deleted.Args[1] != 1.0 {
+	if deleted, _ := got[3].Command(); deleted.Args[1] != 1.0 {
 		t.Errorf("deleteStream is about %v; want 1", deleted.Args)
 	}
 }
@@ -143,6 +146,38 @@ func TestEachCommandIsAnsweredOnce(t *testing.T) {
 		if n := answers[float64(transaction+1)]; n != 1 && transaction+1 != 7 {
 			t.Errorf("transaction %d was answered %d times", transaction+1, n)
 		}
+	}
+}
+
+// An origin may take its time with an answer that the client has.
+func TestLateAnswersAreDropped(t *testing.T) {
+	origin := record(t, func(conn net.Conn, _ string) {
+		s := newSession()
+		s.command(3, 0, "_result", 2.0, nil, amf0.Undefined{}) // to releaseStream
+		s.status("NetStream.Publish.Start")
+		s.command(3, 0, "_result", 3.0, nil, amf0.Undefined{}) // to FCPublish
+		s.command(3, 0, "_result", 99.0, nil, amf0.Undefined{})
+		_, _ = conn.Write(s.Bytes())
+	})
+	p := within(t, patience, patiently, origin.origin())
+	c := p.talk(t)
+	say(t, c, connectCommand(), command("releaseStream", 2, 0, "s"), command("FCPublish", 3, 0, "s"),
+		command("createStream", 4, 0), command("publish", 5, 1, "s"))
+	for _, want := range []float64{1, 2, 3, 4, 99} {
+		if got := hear(t, c, "_result").Transaction; got != want {
+			t.Errorf("answer to %v; want that to %v", got, want)
+		}
+	}
+}
+
+// A client that numbers no command has its stream all the same.
+func TestClientThatCountsNothingIsServed(t *testing.T) {
+	p := start(t, origintest.Script{}, nil) // answers all of these
+	c := p.talk(t)
+	say(t, c, connectCommand(), command("releaseStream", 0, 0, "s"), command("FCPublish", 0, 0, "s"),
+		command("createStream", 0, 0), command("publish", 0, 1, "s"))
+	if code := hearStatus(t, c); code != "NetStream.Publish.Start" {
+		t.Errorf("status = %s; want NetStream.Publish.Start", code)
 	}
 }
 

@@ -1,15 +1,18 @@
 package rtmp_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/bluenviron/gortmplib/pkg/amf0"
+	"github.com/bluenviron/gortmplib/pkg/handshake"
 
 	"srsx/lb"
 	"srsx/proxy"
@@ -53,7 +56,8 @@ func TestOriginsRefusalReachesTheClient(t *testing.T) {
 }
 
 // An encoder may send media before it reads why nobody wants it: closing a
-// connection with unread bytes would reset it, and the status be lost.
+// connection with unread bytes would reset it, and on some systems the status be
+// lost.
 func TestRefusalIsReadByAnEncoderThatSends(t *testing.T) {
 	origin := record(t, func(conn net.Conn, _ string) {
 		s := newSession()
@@ -61,31 +65,56 @@ func TestRefusalIsReadByAnEncoderThatSends(t *testing.T) {
 		_, _ = conn.Write(s.Bytes())
 		_ = conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // it is what the recorder accepts
 	})
-	p := before(t, nil, origin.origin())
+	p := within(t, patience, patiently, origin.origin())
 	for range 20 {
-		s := newSession()
-		s.begin(nil)
-		for range 50 {
-			s.media(0, 0, 6, 9, s.body(5000, 0x27))
-		}
 		conn := p.raw(t)
 		if err := shake(conn); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conn.Write(s.Bytes()); err != nil {
-			t.Fatalf("send: %v", err)
-		}
+		ctx, stop := context.WithCancel(context.Background())
+		var sending sync.WaitGroup
+		sending.Go(func() { sendPaced(ctx, conn) })
+		refused := false
 		reader := mediatest.NewChunkReader(conn)
-		for code := ""; code != "NetStream.Publish.BadName"; {
-			m, err := reader.Next()
-			if err != nil {
-				t.Fatalf("before the refusal: %v", err)
-			}
-			if command, err := parse(m); err == nil {
-				code, _ = command.Object(1).GetString("code")
+		m, err := reader.Next()
+		for ; err == nil; m, err = reader.Next() {
+			if command, notOne := m.Command(); notOne == nil {
+				code, _ := command.Object(1).GetString("code")
+				refused = refused || code == "NetStream.Publish.BadName"
 			}
 		}
+		if !refused || !errors.Is(err, io.EOF) {
+			t.Errorf("refusal read: %v, then %v; want it, and an orderly end", refused, err)
+		}
+		stop()
+		sending.Wait()
+		tick := time.NewTicker(time.Millisecond)
+		for range 20 { // the first after a close would bring the reset
+			<-tick.C
+			if _, err := conn.Write(make([]byte, 100)); err != nil {
+				t.Fatalf("the peer does not wait for the encoder to close: %v", err)
+			}
+		}
+		tick.Stop()
 		_ = conn.Close()
+	}
+}
+
+// sendPaced publishes some megabytes a second until ctx or the connection ends.
+func sendPaced(ctx context.Context, conn net.Conn) {
+	s, frame := newSession(), newSession()
+	s.begin(nil)
+	frame.media(0, 0, 6, 9, frame.body(2000, 0x27))
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	_, err := conn.Write(s.Bytes())
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_, err = conn.Write(frame.Bytes())
+		}
 	}
 }
 
@@ -134,6 +163,62 @@ func TestBadOriginsGetTheClientAClearRefusal(t *testing.T) {
 				t.Errorf("took %s", took)
 			}
 			p.awaitNoSessions(t)
+		})
+	}
+}
+
+// hangingUp is an origin that closes in good order once act has returned.
+func hangingUp(t *testing.T, act func(net.Conn)) lb.Origin {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			act(conn)
+			hangUp(conn)
+		}
+	})
+	t.Cleanup(func() { _ = ln.Close(); serving.Wait() })
+	return proxytest.StaticOrigin("o", ln.Addr().String(), "")
+}
+
+// An origin that hangs up is not a client that was done, and its stream has not
+// ended but never begun.
+func TestOriginThatHangsUpIsNamed(t *testing.T) {
+	accept := func(conn net.Conn) { _, _, _ = handshake.DoServer(conn, false) }
+	for name, act := range map[string]func(net.Conn){
+		"at accept":    func(net.Conn) {},
+		"in handshake": func(conn net.Conn) { _, _ = conn.Write([]byte{3, 0, 0}) },
+		"at connect":   accept,
+		"at createStream": func(conn net.Conn) {
+			accept(conn)
+			_ = mediatest.NewConn(conn).WriteCommand(false, "_result", 1.0, amf0.Object{}, amf0.Object{})
+		},
+		"in a message": func(conn net.Conn) {
+			accept(conn)
+			_, _ = conn.Write([]byte{4, 0, 0, 0, 0, 0, 9, 20, 0, 0, 0, 0, 2, 0})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := before(t, nil, hangingUp(t, act))
+			c := p.dial(t)
+			var status *mediatest.StatusError
+			if err := c.Play("s"); !errors.As(err, &status) || status.Code != "NetStream.Play.Failed" {
+				t.Errorf("Play = %v; want NetStream.Play.Failed", err)
+			}
+			c.Close()
+			p.awaitNoSessions(t)
+			if log := p.Log.String(); !strings.Contains(log, "origin closed the connection without a word") {
+				t.Errorf("the log does not say that the origin hung up:\n%s", log)
+			}
 		})
 	}
 }

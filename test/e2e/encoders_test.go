@@ -10,13 +10,13 @@ import (
 // gstreamer publishes by one of GStreamer's RTMP sinks. Without latency flvmux
 // writes whichever of picture and sound comes first and raises the timestamps
 // of what comes late to the last one it wrote, so that it publishes some twice.
-func gstreamer(t *testing.T, sink, url string) {
+func gstreamer(t *testing.T, sink, url string) *peertest.Process {
 	t.Helper()
 	location := "location=" + url
 	if sink == "rtmpsink" {
 		location += " live=1" // librtmp: options follow the address
 	}
-	peertest.Run(t, peertest.Command{Path: part(t, "gst-launch-1.0"), Args: []string{
+	return peertest.Run(t, peertest.Command{Path: part(t, "gst-launch-1.0"), Args: []string{
 		"-q", "flvmux", "name=mux", "streamable=true", "latency=500000000", "!", sink, location,
 		"videotestsrc", "is-live=true", "!", "video/x-raw,width=320,height=240,framerate=25/1", "!",
 		"x264enc", "tune=zerolatency", "speed-preset=ultrafast", "key-int-max=25", "threads=1", "!",

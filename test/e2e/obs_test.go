@@ -63,7 +63,7 @@ func display(t *testing.T) string {
 }
 
 // obs publishes an empty scene and silence by OBS Studio until the test ends.
-func obs(t *testing.T, server, key string) {
+func obs(t *testing.T, server, key string) *peertest.Process {
 	t.Helper()
 	service, err := json.Marshal(map[string]any{
 		"type": "rtmp_custom", "settings": map[string]any{"server": server, "key": key, "use_auth": false},
@@ -88,7 +88,7 @@ func obs(t *testing.T, server, key string) {
 			t.Fatal(err)
 		}
 	}
-	peertest.Run(t, peertest.Command{
+	return peertest.Run(t, peertest.Command{
 		Path: part(t, "obs"), Dir: home,
 		Args: []string{
 			"--startstreaming", "--minimize-to-tray", "--multi", "--disable-updater", "--disable-shutdown-check",

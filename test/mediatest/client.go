@@ -182,10 +182,14 @@ func (c *Client) start(verb, name string, more ...any) error {
 	if err := c.WriteCommand(false, "createStream", 4.0, nil); err != nil {
 		return err
 	}
-	if _, err := c.awaitAnswer(4); err != nil {
+	answer, err := c.awaitAnswer(4)
+	if err != nil {
 		return fmt.Errorf("createStream: %w", err)
 	}
-	if err := c.WriteCommand(true, append([]any{verb, 5.0, nil, name}, more...)...); err != nil {
+	if id := answer.Number(1); id > 0 {
+		c.Stream = uint32(id)
+	}
+	if err = c.WriteCommand(true, append([]any{verb, 5.0, nil, name}, more...)...); err != nil {
 		return err
 	}
 	for {

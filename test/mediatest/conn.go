@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net"
 	"sync"
 	"time"
@@ -31,16 +32,16 @@ const (
 // wireChunkSize is what both ends of the tests announce, as SRS does.
 const wireChunkSize = 60000 // bytes
 
-// firstStream is message stream 1 as rawmessage spells it: the field is little
-// endian on the wire, it reads it big endian.
-const firstStream = 1 << 24
-
 var errNotACommand = errors.New("message is no command")
 
 // Conn carries whole RTMP messages after a handshake. Reading and writing are
 // independent; writes may come from several goroutines.
 type Conn struct {
 	net.Conn
+
+	// Stream is the message stream of what is sent on one: commands of the
+	// stream, data and media. Default: 1.
+	Stream uint32
 
 	reader *rawmessage.Reader
 
@@ -50,7 +51,7 @@ type Conn struct {
 
 // NewConn takes over a connection whose handshake is done.
 func NewConn(conn net.Conn) *Conn {
-	c := &Conn{Conn: conn}
+	c := &Conn{Conn: conn, Stream: 1}
 	counted := bytecounter.NewReadWriter(conn)
 	c.writer = rawmessage.NewWriter(counted, counted.Writer, false)
 	c.reader = rawmessage.NewReader(counted, counted.Reader, c.acknowledge)
@@ -82,6 +83,10 @@ func (c *Conn) ReadMessage() (*rawmessage.Message, error) {
 	return m, nil
 }
 
+// streamField is Stream as rawmessage spells it: the field is little endian on
+// the wire, it writes it big endian.
+func (c *Conn) streamField() uint32 { return bits.ReverseBytes32(c.Stream) }
+
 // WriteMessage sends one message.
 func (c *Conn) WriteMessage(m *rawmessage.Message) error {
 	c.writeMu.Lock()
@@ -106,13 +111,13 @@ func (c *Conn) AnnounceChunkSize() error {
 	return nil
 }
 
-// WriteCommand sends an AMF0 command; onStream sends it on message stream 1
+// WriteCommand sends an AMF0 command; onStream sends it on the message stream
 // instead of 0.
 func (c *Conn) WriteCommand(onStream bool, values ...any) error {
 	return c.writeAMF(TypeCommand, onStream, values)
 }
 
-// WriteData sends an AMF0 data message on message stream 1.
+// WriteData sends an AMF0 data message on the message stream.
 func (c *Conn) WriteData(values ...any) error { return c.writeAMF(TypeData, true, values) }
 
 func (c *Conn) writeAMF(kind uint8, onStream bool, values []any) error { //nolint:revive // as above
@@ -122,7 +127,7 @@ func (c *Conn) writeAMF(kind uint8, onStream bool, values []any) error { //nolin
 	}
 	m := &rawmessage.Message{ChunkStreamID: 3, Type: kind, Body: body}
 	if onStream {
-		m.ChunkStreamID, m.MessageStreamID = 5, firstStream
+		m.ChunkStreamID, m.MessageStreamID = 5, c.streamField()
 	}
 	return c.WriteMessage(m)
 }
@@ -133,7 +138,7 @@ func (c *Conn) WriteTag(t Tag) error {
 		ChunkStreamID:   4 + t.Type%8,
 		Timestamp:       time.Duration(t.Timestamp) * time.Millisecond,
 		Type:            t.Type,
-		MessageStreamID: firstStream,
+		MessageStreamID: c.streamField(),
 		Body:            t.Data,
 	})
 }
@@ -167,6 +172,15 @@ func (c Command) Text(i int) string {
 	}
 	s, _ := c.Args[i].(string)
 	return s
+}
+
+// Number returns argument i as a number, zero when it is none.
+func (c Command) Number(i int) float64 {
+	if i >= len(c.Args) {
+		return 0
+	}
+	n, _ := c.Args[i].(float64)
+	return n
 }
 
 // ParseCommand decodes a command message.
