@@ -126,13 +126,19 @@ func (b *Balancer) Abandon(ctx context.Context, l lb.Lease) error {
 	if err != nil {
 		return err
 	}
-	if last, _ := b.LetGo(l); !last {
+	// Until it is undone it must not be released, or it would stay for a while.
+	b.upkeep.begin(l.Placement.Stream)
+	defer b.upkeep.end(l.Placement.Stream)
+	last, lastPublisher := b.LetGo(l)
+	if lastPublisher {
+		b.upkeep.unpublish(l.Placement)
+	}
+	if !last {
 		return nil
 	}
 	undo := fsm.Undo{Stream: l.Placement.Stream, Generation: l.Placement.Generation, Holder: b.config.Holder}
 	if _, err := node.Propose(ctx, undo); err != nil {
-		b.upkeep.check(l.Placement.Stream) // at least nobody thinks that we hold it
-		return undecided(err)
+		return undecided(err) // the upkeep sees to it that nobody thinks we hold it
 	}
 	return nil
 }
