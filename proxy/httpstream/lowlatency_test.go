@@ -73,18 +73,23 @@ func lowLatency(t *testing.T) *origintest.Origin {
 			}
 		}
 	})
-	var held sync.WaitGroup
+	// Requests read-lock it while the muxer holds them, which it does for frames:
+	// closed under a request, the muxer keeps its lock.
+	var held sync.RWMutex
+	closed := false
 	origin := origintest.Start(t, origintest.Config{Script: answer(func(w http.ResponseWriter, r *http.Request) {
-		held.Add(1)
-		defer held.Done()
-		if !strings.HasPrefix(r.URL.Path, "/live/s/") {
+		held.RLock()
+		defer held.RUnlock()
+		if closed || !strings.HasPrefix(r.URL.Path, "/live/s/") {
 			http.NotFound(w, r)
 			return
 		}
 		muxer.Handle(w, r)
 	})})
 	t.Cleanup(func() {
-		held.Wait() // for frames: closed under a request, the muxer keeps its lock
+		held.Lock()
+		closed = true
+		held.Unlock()
 		cancel()
 		feeding.Wait()
 		muxer.Close()
