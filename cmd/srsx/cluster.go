@@ -255,7 +255,7 @@ func (s steered) TransferLeadership(ctx context.Context, name string) error {
 func (s steered) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	if s.Decisive() == nil {
 		if err := s.Barrier(ctx); err != nil {
-			return wordsOf(err)
+			return err
 		}
 	}
 	_, err := s.Node.SaveSnapshot(w)
@@ -301,6 +301,14 @@ func (s steered) UseKey(ctx context.Context, fingerprint string) error {
 
 func (s steered) RemoveKey(ctx context.Context, fingerprint string) error {
 	return wordsOf(s.member.RemoveKey(ctx, keyring.Fingerprint(fingerprint)))
+}
+
+func (s steered) Barrier(ctx context.Context) error {
+	err := s.Node.Barrier(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", lb.ErrUndecided, err)
+	}
+	return wordsOf(err)
 }
 
 func (s steered) Freshness() admin.Freshness {

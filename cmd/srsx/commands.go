@@ -76,8 +76,10 @@ func (o operator) placementCommands() []*cli.Command {
 			return do(c, api, admin.PlacementPath(stream)+suffix)
 		}
 	}
+	consistent := &cli.BoolFlag{Name: "consistent", Usage: "answer with all that any peer was told before; needs a majority"}
 	return []*cli.Command{
 		o.call("list", "list where streams are", "", []cli.Flag{
+			consistent,
 			&cli.StringFlag{Name: "origin", Usage: "only those on this origin"},
 			&cli.StringFlag{Name: "prefix", Usage: "only those that start so, with or without their vhost"},
 		}, func(c *cli.Context, api *admin.Client) error {
@@ -87,10 +89,19 @@ func (o operator) placementCommands() []*cli.Command {
 					query.Set(name, v)
 				}
 			}
+			if c.Bool(consistent.Name) {
+				query.Set(consistent.Name, "")
+			}
 			return o.rows(c, api, "/api/v1/placements?"+query.Encode(), "placements",
 				columns{"stream", "origin", "epoch", "publishing", "sessions", "placed_at"})
 		}),
-		o.call("get", "show where a stream is", "STREAM", nil, on("", o.show)),
+		o.call("get", "show where a stream is", "STREAM", []cli.Flag{consistent},
+			on("", func(c *cli.Context, api *admin.Client, path string) error {
+				if c.Bool(consistent.Name) {
+					path += "?" + consistent.Name
+				}
+				return o.show(c, api, path)
+			})),
 		o.call("explain", "show why a stream is, or would be, where", "STREAM",
 			[]cli.Flag{&cli.StringFlag{Name: "protocol", Value: "rtmp", Usage: "rtmp, http, api, srt or rtc"}},
 			on("/explain", o.explain)),

@@ -35,8 +35,10 @@ type Cluster interface {
 	UseKey(ctx context.Context, fingerprint string) error
 	RemoveKey(ctx context.Context, fingerprint string) error
 
-	// Freshness says how new the state is that this peer answers from.
+	// Freshness says how new the state is that this peer answers from. Barrier
+	// waits, for a limited time, until it has all that anybody was told before.
 	Freshness() Freshness
+	Barrier(ctx context.Context) error
 }
 
 // RaftServer is one member of Raft.
@@ -101,6 +103,19 @@ func (s *Server) withFreshness(body map[string]any) map[string]any {
 		body["freshness"] = s.config.Cluster.Freshness()
 	}
 	return body
+}
+
+// orConsistent has do answer from what this peer knows or, where the request
+// says ?consistent, only once it knows all that anybody was told before.
+func (s *Server) orConsistent(do action) action {
+	return func(r *http.Request) (map[string]any, error) {
+		if s.config.Cluster != nil && r.URL.Query().Has("consistent") {
+			if err := s.config.Cluster.Barrier(r.Context()); err != nil {
+				return nil, err
+			}
+		}
+		return do(r)
+	}
 }
 
 func (s *Server) join(r *http.Request) (map[string]any, error) {

@@ -170,6 +170,29 @@ func TestPublishedAtOnePeerPlaysAtAnother(t *testing.T) {
 	}
 }
 
+// What a publisher was told of its stream, a consistent read at another peer
+// knows at once.
+func TestConsistentReadKnowsWhatWasSaid(t *testing.T) {
+	f := startFleet(t, 3)
+	register(t, f, "o1", "o2")
+	for i := range 60 {
+		name := fmt.Sprintf("n%d", i)
+		c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[i%3].RTMP, App: "live"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = c.Publish(name); err != nil {
+			t.Fatalf("publish %s: %v", name, err)
+		}
+		other := f.peers[(i+1)%3]
+		status, body := other.Call(t, http.MethodGet, "/api/v1/placements/__defaultVhost__/live/"+name+"?consistent", nil)
+		if status != http.StatusOK {
+			t.Errorf("%s at %s = %d %s; want 200", name, other.Node, status, body)
+		}
+		c.Close()
+	}
+}
+
 // viewer plays a pattern and counts what is missing.
 type viewer struct {
 	mu           sync.Mutex
@@ -351,6 +374,12 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	f.peers[1].Kill()
 	f.peers[2].Kill()
 	requireWhole(t, viewers, 40)
+	if _, errs, code := f.peers[0].CLI(t, "placement", "get", "live/s000"); code != 0 {
+		t.Errorf("placement get = %d %s; want what this peer knows", code, errs)
+	}
+	if _, errs, code := f.peers[0].CLI(t, "placement", "get", "-consistent", "live/s000"); code != 1 || !strings.Contains(errs, "undecided") {
+		t.Errorf("placement get -consistent = %d %s; want a refusal for want of a majority", code, errs)
+	}
 	requireWhole(t, startViewers(t, f.peers[0].RTMP, "s", 1), 10) // who comes now
 	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[0].RTMP, App: "live"})
 	if err != nil {
