@@ -1,6 +1,7 @@
-// Package cluster is one peer of the cluster: who it is, whom it has met and
-// what they have agreed. So far it holds the peer's identity, which outlives
-// restarts and changes of address; gossip and Raft build on it.
+// Package cluster is one peer's part in what the cluster agrees on: its identity,
+// which outlives restarts and changes of address, and [Node], which proposes,
+// applies and answers. How the peers find and reach each other is in the packages
+// below it; cluster/peer puts all of it together.
 package cluster
 
 import (

@@ -136,6 +136,22 @@ func TestForcedLeaveHoldsAgainstOldNews(t *testing.T) {
 	})
 }
 
+// An operator need not wait until gossip has noticed that a peer is dead.
+func TestForcedLeaveOfAPeerThatHasJustDied(t *testing.T) {
+	a, b, c := start(t, "a"), start(t, "b"), start(t, "c")
+	b.joins(t, a)
+	c.joins(t, a)
+	eventually(t, "all have met", func() bool { return c.sees("b", gossip.Alive) && b.sees("c", gossip.Alive) })
+	b.stop()
+	if err := a.ForceLeave(t.Context(), "b"); err != nil {
+		t.Fatalf("ForceLeave = %v", err)
+	}
+	if !a.sees("b", gossip.Left) {
+		t.Error("a does not see b left when ForceLeave returns")
+	}
+	eventually(t, "c hears that b is gone", func() bool { return c.sees("b", gossip.Left) })
+}
+
 func TestForcedLeaveOfALivePeerHoldsUntilItsNextStart(t *testing.T) {
 	a, b := start(t, "a"), start(t, "b")
 	b.joins(t, a)

@@ -257,15 +257,19 @@ func (g *Gossip) Leave(ctx context.Context) error {
 
 // ForceLeave declares a member gone for good, by name or id, and tells everyone.
 // The word holds against all who still think otherwise, and against the peer
-// itself while it runs on; started again, it is a member again. It returns an
-// error matching [ErrUnknownMember] when there is none.
+// itself while it runs on; started again, it is a member again. Who cannot be
+// told, the peer itself above all, hears it from the next exchange of state. It
+// returns an error matching [ErrUnknownMember] when there is none.
 func (g *Gossip) ForceLeave(ctx context.Context, nameOrID string) error {
 	m, ok := g.roster.find(nameOrID)
 	if !ok || m.ID == g.id {
 		return fmt.Errorf("force-leave %s: %w", nameOrID, ErrUnknownMember)
 	}
 	g.roster.depart(map[string]uint64{m.ID: m.Epoch})
-	return g.spreadDepartures(ctx)
+	if err := g.spreadDepartures(ctx); err != nil {
+		g.log.InfoContext(ctx, "not all peers have heard yet that one is gone for good", "peer", m.Name, "err", err)
+	}
+	return nil
 }
 
 // spreadDepartures sends who is out for good to every live peer by stream. Whoever

@@ -44,6 +44,7 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 		p.AwaitReady(t)
 	}
 	f.awaitMembers(t, n)
+	peertest.Eventually(t, 30*time.Second, "the cluster has a name", func() bool { return clusterOf(t, f.peers[0]) != "-" })
 	return f
 }
 
