@@ -68,7 +68,7 @@ func (b *Balancer) startLeading(ctx context.Context, node Node) {
 	})
 	l.running.Go(func() { l.decider.Run(ctx) })
 	l.running.Go(func() { l.keepTime(ctx) })
-	b.Wake()
+	b.replica.Wake()
 }
 
 func (b *Balancer) endLeading() {
