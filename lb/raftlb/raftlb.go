@@ -26,6 +26,9 @@ type Node interface {
 	Propose(ctx context.Context, commands ...fsm.Command) ([]fsm.Result, error)
 	// Ask has the leader's Balancer answer a question.
 	Ask(ctx context.Context, question []byte) (answer []byte, err error)
+	// Majority returns nil once a majority of the voters has said yes to a
+	// question by their Balancer's Witness.
+	Majority(ctx context.Context, question []byte) error
 	// Await returns when this peer has applied the entry at index.
 	Await(ctx context.Context, index uint64) error
 	// View shows the state as this peer has it, which stands still meanwhile.
@@ -73,6 +76,9 @@ var _ lb.Balancer = (*Balancer)(nil)
 func New(config Config) *Balancer {
 	if config.LeaseTTL <= 0 {
 		config.LeaseTTL = 30 * time.Second
+	}
+	if config.Probe == nil {
+		config.Probe = liveness.Probe
 	}
 	b := &Balancer{replica: replica.New(), config: config, policy: config.Policy, led: make(chan bool, 1)}
 	b.Front = replica.NewFront(b.replica, b.status, b.operate)
