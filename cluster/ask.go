@@ -15,6 +15,7 @@ func (n *Node) serve() {
 	n.config.RPC.Handle(kindChange, n.answerChange)
 	n.config.RPC.Handle(kindPosition, n.answerPosition)
 	n.config.RPC.Handle(kindDeath, n.answerDeath)
+	n.config.RPC.Handle(kindWitness, n.answerWitness)
 }
 
 // errNoAnswer means that the program set no Config.Answer.

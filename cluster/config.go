@@ -36,6 +36,9 @@ type Config struct {
 	// Answer answers what any peer asks the leader, see [Node.Ask]. It runs
 	// on the leader, with all that is committed applied; nil: none.
 	Answer func(ctx context.Context, from string, question []byte) ([]byte, error)
+	// Witness answers yes or no to what any peer asks the voters, see
+	// [Node.Majority]; nil: no.
+	Witness func(ctx context.Context, from string, question []byte) bool
 	// OnLeadership is called whenever [Leadership] changes, by one goroutine
 	// that may skip values that were replaced meanwhile; nil: nobody.
 	OnLeadership func(Leadership)

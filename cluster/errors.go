@@ -28,6 +28,9 @@ var (
 	ErrUnknownMember = errors.New("not a member of the cluster")
 	// ErrNotFresh means that the server is too far behind, or did not answer.
 	ErrNotFresh = errors.New("server is not up to date")
+	// ErrNoMajority means that no majority of the voters said yes to what they
+	// were asked.
+	ErrNoMajority = errors.New("no majority of the voters agrees")
 	// ErrHasState means that a peer with a log or a snapshot was to found a
 	// cluster.
 	ErrHasState = errors.New("peer has state of a cluster already")

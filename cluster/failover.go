@@ -172,8 +172,7 @@ func (n *Node) backedByMajority(ctx context.Context, dead Leadership) bool {
 		case dead.Leader:
 			return false
 		}
-		reply, err := n.config.RPC.Call(ctx, id, kindDeath, request)
-		return err == nil && len(reply) == 1 && reply[0] == 1
+		return n.askYes(ctx, id, kindDeath, request)
 	}) == nil
 }
 
@@ -184,10 +183,7 @@ func (n *Node) answerDeath(ctx context.Context, from string, request []byte) ([]
 	if m.end() != nil {
 		return nil, malformed("inquest", from)
 	}
-	if n.sawDeath(ctx, leader, term) && n.deaths.back(candidate, n.standing()) {
-		return []byte{1}, nil
-	}
-	return []byte{0}, nil
+	return yesOrNo(n.sawDeath(ctx, leader, term) && n.deaths.back(candidate, n.standing())), nil
 }
 
 // sawDeath reports whether this peer sees that the leader of a term has died, and

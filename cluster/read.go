@@ -208,13 +208,16 @@ func (n *Node) lastApplicable(index uint64) uint64 {
 // finds in its sockets after it was stopped for a while and succeeded.
 func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 	request := binary.AppendUvarint(nil, term)
-	return n.majority(ctx, func(ctx context.Context, id string) bool {
+	err := n.majority(ctx, func(ctx context.Context, id string) bool {
 		if id == n.config.ID {
 			return n.raft.CurrentTerm() == term && n.raft.State() == raft.Leader
 		}
-		reply, err := n.config.RPC.Call(ctx, id, kindConfirm, request)
-		return err == nil && len(reply) == 1 && reply[0] == 1
+		return n.askYes(ctx, id, kindConfirm, request)
 	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoLeader, err)
+	}
+	return nil
 }
 
 func (n *Node) answerConfirm(_ context.Context, from string, request []byte) ([]byte, error) {
@@ -223,8 +226,5 @@ func (n *Node) answerConfirm(_ context.Context, from string, request []byte) ([]
 	if m.end() != nil {
 		return nil, malformed("confirmation", from)
 	}
-	if n.raft.CurrentTerm() == term {
-		return []byte{1}, nil
-	}
-	return []byte{0}, nil
+	return yesOrNo(n.raft.CurrentTerm() == term), nil
 }

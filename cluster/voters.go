@@ -20,7 +20,8 @@ func (n *Node) voters() []string {
 }
 
 // majority asks all voters at once and returns nil as soon as a majority of them
-// has said yes. It waits no longer than until that is decided.
+// has said yes. It waits no longer than until that is decided. ErrNoMajority: it
+// is not so.
 func (n *Node) majority(ctx context.Context, ask func(ctx context.Context, id string) bool) error {
 	voters := n.voters()
 	needed := len(voters)/2 + 1
@@ -41,11 +42,25 @@ func (n *Node) majority(ctx context.Context, ask func(ctx context.Context, id st
 				yes++
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %d of %d voters answered: %w", ErrNoLeader, yes, len(voters), context.Cause(ctx))
+			return fmt.Errorf("%w: %d of %d answered: %w", ErrNoMajority, yes, len(voters), context.Cause(ctx))
 		}
 		if yes == needed {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %d of %d voters agree", ErrNoLeader, yes, len(voters))
+	return fmt.Errorf("%w: %d of %d do", ErrNoMajority, yes, len(voters))
+}
+
+// askYes reports whether a peer answers yes.
+func (n *Node) askYes(ctx context.Context, id string, kind byte, request []byte) bool {
+	reply, err := n.config.RPC.Call(ctx, id, kind, request)
+	return err == nil && len(reply) == 1 && reply[0] == 1
+}
+
+// yesOrNo is the reply that askYes reads.
+func yesOrNo(yes bool) []byte { //nolint:revive // the answer itself, not a mode
+	if yes {
+		return []byte{1}
+	}
+	return []byte{0}
 }

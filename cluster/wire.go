@@ -15,6 +15,7 @@ const (
 	kindChange    byte = 5 // a change of membership, to the leader
 	kindPosition  byte = 6 // how far a peer is
 	kindDeath     byte = 7 // whether a peer saw the leader die, to each voter
+	kindWitness   byte = 8 // a question of this program's that is answered by yes or no, to each voter
 )
 
 // ErrUnsent is what an [RPC]'s error matches when the peer cannot have seen the

@@ -50,6 +50,7 @@ type Config struct {
 	Limits     fsm.Limits
 	Observer   cluster.Observer
 	Answer     func(ctx context.Context, from string, question []byte) ([]byte, error)
+	Witness    func(ctx context.Context, from string, question []byte) bool
 	// OnLeadership is told who leads; see cluster.Config.
 	OnLeadership func(cluster.Leadership)
 	// Vitals are what this peer says of itself to others that list the members.
@@ -223,7 +224,7 @@ func (p *Peer) openNode(ctx context.Context, stalled <-chan bool) (err error) {
 	p.Node, err = cluster.Open(ctx, cluster.Config{
 		ID: p.id, RecoveryDir: p.config.Dir.Path("."), Limits: p.config.Limits,
 		Logs: p.disk, Stable: p.disk, Snapshots: p.disk.Snapshots(), Transport: transport, RPC: calls{p.calls},
-		Observer: observer{p, p.config.Observer}, Answer: p.config.Answer, OnLeadership: p.config.OnLeadership,
+		Observer: observer{p, p.config.Observer}, Answer: p.config.Answer, Witness: p.config.Witness, OnLeadership: p.config.OnLeadership,
 		Understood: p.understood, Stalled: stalled, Fence: fence(stream), Processes: processes{p.port},
 		Multiplier: p.config.Multiplier, Log: p.log,
 	})

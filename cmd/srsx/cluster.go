@@ -52,7 +52,7 @@ func (a *agent) joinCluster(ctx context.Context) error {
 		Listen: c.cluster, GossipListen: c.gossip, Advertise: a.address(), SystemAddr: a.systemAddress(),
 		Join: c.join, RetryJoin: c.retryJoin, Expect: c.bootstrapExpect, NonVoter: c.nonVoter,
 		Key: c.encrypt, Certificates: c.clusterCertificates(), Multiplier: c.raftMultiplier, Limits: c.sections.Limits.state(),
-		Observer: b, Answer: b.Answer, OnLeadership: func(l cluster.Leadership) { b.Lead(l.Established) },
+		Observer: b, Answer: b.Answer, Witness: b.Witness, OnLeadership: func(l cluster.Leadership) { b.Lead(l.Established) },
 		Vitals: a.vitals, Log: a.log,
 	})
 	if err != nil {

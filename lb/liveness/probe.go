@@ -11,7 +11,9 @@ import (
 	"srsx/lb"
 )
 
-var errNothingToProbe = errors.New("no TCP endpoint to probe")
+// ErrNothingToProbe means that an origin has no endpoint that [Probe] could ask:
+// neither answers nor refusals can be had of it.
+var ErrNothingToProbe = errors.New("no TCP endpoint to probe")
 
 // Probe returns nil when an origin accepts a connection for its media and, if
 // it has an HTTP API, answers a request there: a process that hangs still has
@@ -20,7 +22,7 @@ func Probe(ctx context.Context, o lb.Origin) error {
 	media := firstTCP(o.Endpoints.RTMP, o.Endpoints.HTTP, o.Endpoints.RTC)
 	api := firstTCP(o.Endpoints.API)
 	if media == "" && api == "" {
-		return errNothingToProbe
+		return ErrNothingToProbe
 	}
 	if media != "" {
 		var dialer net.Dialer

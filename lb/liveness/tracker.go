@@ -6,6 +6,7 @@ package liveness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ const (
 	probeTimeout = 2 * time.Second
 	firstRetry   = 500 * time.Millisecond // between probes of an origin that is down, doubling
 	lastRetry    = 5 * time.Second
+	pollRest     = 5 * time.Second // after nothing was settled about an origin that is up
 )
 
 // Proposer has the backend agree on an edge. It is called without locks held.
@@ -30,11 +32,26 @@ type Proposer interface {
 // Prober returns nil when an origin is alive.
 type Prober func(ctx context.Context, o lb.Origin) error
 
+// Ask probes an origin, which has two seconds to answer.
+func (p Prober) Ask(ctx context.Context, o lb.Origin) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return p(ctx, o)
+}
+
 // Config of a [Tracker]. Zero values mean the defaults.
 type Config struct {
 	TTL   time.Duration // silence after which an origin is probed; default 30 s
 	Probe Prober        // default: [Probe]
+	// Poll has other peers probe too, so that no broken network of a single one
+	// ends a healthy origin, nor keeps up a dead one. It returns nil when they
+	// agree that an origin is alive, [ErrUnsettled] when they do not agree, else
+	// that they found it dead. nil: this peer's own probe decides.
+	Poll Prober
 }
+
+// ErrUnsettled means that an origin stays what it is, up or down.
+var ErrUnsettled = errors.New("peers do not agree whether it is alive")
 
 // Tracker watches origins. Its methods are safe for concurrent use.
 type Tracker struct {
@@ -54,7 +71,7 @@ type watch struct {
 	suspect string // why it has to be probed now; empty: no need
 	probing bool
 	retry   time.Duration
-	nextTry time.Time
+	nextTry time.Time // not before
 }
 
 // New returns a tracker that watches nothing yet. [Tracker.Run] must run.
@@ -95,7 +112,8 @@ func (t *Tracker) Forget(id lb.OriginID) {
 // Beat records a heartbeat. One of an origin that was down brings it up.
 func (t *Tracker) Beat(id lb.OriginID) { t.BeatAt(id, time.Now()) }
 
-// BeatAt records a heartbeat that came at some time before.
+// BeatAt records a heartbeat that came at some time before. One from before the
+// origin went down says nothing.
 func (t *Tracker) BeatAt(id lb.OriginID, at time.Time) {
 	t.mu.Lock()
 	w := t.watched[id]
@@ -106,12 +124,13 @@ func (t *Tracker) BeatAt(id lb.OriginID, at time.Time) {
 	if at.After(w.beat) {
 		w.beat = at
 	}
-	if at.After(w.seen) {
+	news := at.After(w.seen)
+	if news {
 		w.seen = at
 	}
-	down, inc := w.down, w.origin.Incarnation
+	back, inc := w.down && news, w.origin.Incarnation
 	t.mu.Unlock()
-	if down {
+	if back {
 		t.proposer.ProposeUp(id, inc, "heartbeat")
 	}
 }
@@ -135,11 +154,13 @@ func (t *Tracker) Suspect(id lb.OriginID, reason error) {
 	}
 }
 
-// Ask probes an origin now and returns nil when it is alive.
+// Ask returns nil when an origin is alive now, as far as can be told.
 func (t *Tracker) Ask(ctx context.Context, o lb.Origin) error {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	return t.config.Probe(ctx, o)
+	err := t.judge(ctx, doubt{origin: o, contested: true})
+	if errors.Is(err, ErrUnsettled) {
+		return nil
+	}
+	return err
 }
 
 // Run probes until ctx ends, and returns when the last probe has.
@@ -163,8 +184,10 @@ func (t *Tracker) Run(ctx context.Context) {
 // doubt is one origin to probe, and why.
 type doubt struct {
 	origin lb.Origin
-	down   bool
 	reason string
+	// contested means that somebody or something speaks against it, so that one
+	// peer's probe settles nothing.
+	contested bool
 }
 
 // due returns the origins to probe now, and marks them.
@@ -177,8 +200,8 @@ func (t *Tracker) due(now time.Time) []doubt {
 		if reason == "" || w.probing {
 			continue
 		}
+		list = append(list, doubt{origin: w.origin, reason: reason, contested: w.down || w.suspect != ""})
 		w.probing, w.suspect = true, ""
-		list = append(list, doubt{origin: w.origin, down: w.down, reason: reason})
 	}
 	return list
 }
@@ -186,10 +209,10 @@ func (t *Tracker) due(now time.Time) []doubt {
 // due returns why an origin has to be probed, empty when it has not.
 func (w *watch) due(now time.Time, ttl time.Duration) string {
 	switch {
-	case w.down && now.After(w.nextTry):
-		return "down"
-	case w.down:
+	case !now.After(w.nextTry):
 		return ""
+	case w.down:
+		return "down"
 	case w.suspect != "":
 		return w.suspect
 	case w.origin.Static && now.Sub(w.seen) > ttl/3:
@@ -203,7 +226,7 @@ func (w *watch) due(now time.Time, ttl time.Duration) string {
 
 // probe asks an origin and proposes the edge, if there is one.
 func (t *Tracker) probe(ctx context.Context, d doubt) {
-	err := t.Ask(ctx, d.origin)
+	err := t.judge(ctx, d)
 	if ctx.Err() != nil {
 		return
 	}
@@ -215,6 +238,24 @@ func (t *Tracker) probe(ctx context.Context, d doubt) {
 	default:
 		t.proposer.ProposeDown(d.origin.ID, d.origin.Incarnation, d.reason+"; "+err.Error())
 	}
+}
+
+// judge returns nil when an origin is alive, ErrUnsettled when that stays open.
+func (t *Tracker) judge(ctx context.Context, d doubt) error {
+	if d.contested && t.config.Poll != nil {
+		return t.config.Poll(ctx, d.origin)
+	}
+	err := t.config.Probe.Ask(ctx, d.origin)
+	switch {
+	case d.contested && d.origin.State != lb.Down && errors.Is(err, ErrNothingToProbe):
+		return ErrUnsettled // only its silence can tell
+	case err == nil, t.config.Poll == nil, errors.Is(err, ErrNothingToProbe):
+		return err
+	}
+	if polled := t.config.Poll(ctx, d.origin); polled != nil {
+		return fmt.Errorf("%w; %w", err, polled)
+	}
+	return nil
 }
 
 // learn keeps the outcome and reports whether it is an edge.
@@ -234,6 +275,9 @@ func (t *Tracker) learn(d doubt, err error) bool {
 	case w.down:
 		w.retry = min(w.retry*2, lastRetry)
 		w.nextTry = now.Add(w.retry)
+		return false
+	case errors.Is(err, ErrUnsettled):
+		w.nextTry = now.Add(pollRest)
 		return false
 	default:
 		return true

@@ -36,14 +36,19 @@ type world struct {
 	probes map[lb.OriginID]int
 }
 
-// in runs a test with a running tracker, which has to end with the test.
-func in(t *testing.T, test func(w *world)) {
+// in runs a test with a running tracker, which has to end with the test. Other
+// peers have a word if there is a poll.
+func in(t *testing.T, test func(w *world), poll ...liveness.Prober) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
 			T: t, start: time.Now(), dead: map[lb.OriginID]error{}, origin: map[lb.OriginID]lb.Origin{}, probes: map[lb.OriginID]int{},
 		}
-		w.tracker = liveness.New(w, liveness.Config{TTL: ttl, Probe: w.probe})
+		config := liveness.Config{TTL: ttl, Probe: w.probe}
+		for _, p := range poll {
+			config.Poll = p
+		}
+		w.tracker = liveness.New(w, config)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { w.tracker.Run(ctx) })

@@ -24,10 +24,11 @@ type Config struct {
 	Probe  liveness.Prober // default: liveness.Probe
 }
 
-// Balancer implements lb.Balancer in memory. Reads are those of the replica.
+// Balancer implements lb.Balancer in memory.
 type Balancer struct {
-	*replica.Replica
+	replica.Front
 
+	replica *replica.Replica
 	self    fsm.Holder
 	decider *decide.Decider
 	stop    context.CancelFunc
@@ -44,11 +45,12 @@ var _ lb.Balancer = (*Balancer)(nil)
 func New(config Config) *Balancer {
 	ctx, stop := context.WithCancel(context.Background())
 	b := &Balancer{
-		Replica: replica.New(),
+		replica: replica.New(),
 		self:    fsm.Holder{Peer: config.Peer, Epoch: 1},
 		stop:    stop,
 		state:   fsm.NewState(config.Limits),
 	}
+	b.Front = replica.NewFront(b.replica, b.status, b.operate)
 	b.decider = decide.New(config.Policy, b, liveness.Config{TTL: config.TTL, Probe: config.Probe})
 	b.running.Go(func() { b.decider.Run(ctx) })
 	b.running.Go(func() { b.expire(ctx) })
@@ -58,7 +60,7 @@ func New(config Config) *Balancer {
 // SetPolicy replaces the policy for placements from now on.
 func (b *Balancer) SetPolicy(p fsm.Policy) {
 	b.decider.SetPolicy(p)
-	b.Wake()
+	b.replica.Wake()
 }
 
 // Close stops the balancer.
@@ -66,7 +68,7 @@ func (b *Balancer) Close() error {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	b.Replica.Close()
+	b.replica.Close()
 	b.stop()
 	b.running.Wait()
 	return nil
@@ -86,12 +88,12 @@ func (b *Balancer) Decisive() error {
 func (b *Balancer) apply(c fsm.Command) fsm.Result {
 	results := b.state.Apply(b.state.Index()+1, time.Now(), c)
 	b.decider.Follow(b.state, results...)
-	b.Follow(b.state, results...)
+	b.replica.Follow(b.state, results...)
 	return results[0]
 }
 
 // operate applies a command for somebody who waits for its outcome.
-func (b *Balancer) operate(c fsm.Command) error {
+func (b *Balancer) operate(_ context.Context, c fsm.Command) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -103,7 +105,7 @@ func (b *Balancer) operate(c fsm.Command) error {
 // Acquire implements lb.Balancer.
 func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
 	for {
-		changed := b.Changed() // before the attempt: what it missed wakes it
+		changed := b.replica.Changed() // before the attempt: what it missed wakes it
 		lease, err := b.tryAcquire(w)
 		if err == nil || !errors.Is(err, lb.ErrNoOrigin) {
 			return lease, err
@@ -131,7 +133,7 @@ func (b *Balancer) tryAcquire(w lb.Want) (lb.Lease, error) {
 	if result.Err != nil {
 		return lb.Lease{}, lb.ErrorOf(result.Err)
 	}
-	b.Hold(result.Placement, w.Publish)
+	b.replica.Hold(result.Placement, w.Publish)
 	o, _ := b.state.Origin(result.Placement.Origin)
 	return lb.Lease{Placement: result.Placement, Origin: o, Created: result.Created, Publish: w.Publish}, nil
 }
@@ -153,7 +155,7 @@ func (b *Balancer) Abandon(_ context.Context, l lb.Lease) error {
 func (b *Balancer) letGo(l lb.Lease, c fsm.Command) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	last, lastPublisher := b.LetGo(l)
+	last, lastPublisher := b.replica.LetGo(l)
 	if lastPublisher {
 		b.apply(fsm.Unpublish{Stream: l.Placement.Stream, Generation: l.Placement.Generation})
 	}

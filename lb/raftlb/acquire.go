@@ -18,7 +18,7 @@ const retryPause = 50 * time.Millisecond
 // held at once, majority or not; the cluster learns of it later.
 func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
 	for {
-		changed := b.Changed() // before the attempt: what it missed wakes it
+		changed := b.replica.Changed() // before the attempt: what it missed wakes it
 		node, err := b.peer()
 		if err != nil && !errors.Is(err, lb.ErrUndecided) {
 			return lb.Lease{}, err
@@ -65,7 +65,7 @@ func (b *Balancer) pause(ctx context.Context, changed <-chan struct{}) bool {
 // acquireKnown holds a stream that is placed on a living origin, as far as this
 // peer knows. Missing is the error for when it is not.
 func (b *Balancer) acquireKnown(w lb.Want, missing error) (l lb.Lease, known bool, err error) {
-	p, o, ok := b.Alive(w.Stream)
+	p, o, ok := b.replica.Alive(w.Stream)
 	if !ok {
 		return lb.Lease{}, false, missing
 	}
@@ -79,7 +79,7 @@ func (b *Balancer) acquireKnown(w lb.Want, missing error) (l lb.Lease, known boo
 
 // hold counts a session and has the cluster told, if it does not know yet.
 func (b *Balancer) hold(l lb.Lease) {
-	b.Hold(l.Placement, l.Publish)
+	b.replica.Hold(l.Placement, l.Publish)
 	b.upkeep.check(l.Placement.Stream)
 }
 
@@ -100,7 +100,7 @@ func (b *Balancer) acquireNew(ctx context.Context, node Node, w lb.Want) (lb.Lea
 	if err := node.Await(ctx, answer.index); err != nil {
 		return lb.Lease{}, undecided(err)
 	}
-	p, o, ok := b.Alive(w.Stream)
+	p, o, ok := b.replica.Alive(w.Stream)
 	if !ok {
 		return lb.Lease{}, fmt.Errorf("%w: the placement is gone again", lb.ErrUndecided)
 	}
@@ -111,7 +111,7 @@ func (b *Balancer) acquireNew(ctx context.Context, node Node, w lb.Want) (lb.Lea
 
 // Release implements lb.Balancer.
 func (b *Balancer) Release(l lb.Lease) {
-	last, lastPublisher := b.LetGo(l)
+	last, lastPublisher := b.replica.LetGo(l)
 	if lastPublisher {
 		b.upkeep.unpublish(l.Placement)
 	}
@@ -129,7 +129,7 @@ func (b *Balancer) Abandon(ctx context.Context, l lb.Lease) error {
 	// Until it is undone it must not be released, or it would stay for a while.
 	b.upkeep.begin(l.Placement.Stream)
 	defer b.upkeep.end(l.Placement.Stream)
-	last, lastPublisher := b.LetGo(l)
+	last, lastPublisher := b.replica.LetGo(l)
 	if lastPublisher {
 		b.upkeep.unpublish(l.Placement)
 	}

@@ -31,7 +31,7 @@ func startCluster(t *testing.T, n int) *realPeers {
 	r := &realPeers{balancers: make(map[string]*raftlb.Balancer)}
 	r.Cluster = clustertest.Start(t, clustertest.Config{Voters: n, Tune: func(p *clustertest.Peer, c *cluster.Config) {
 		b := raftlb.New(raftlb.Config{Holder: fsm.Holder{Peer: p.ID, Epoch: uint64(time.Now().UnixNano())}, LeaseTTL: 3 * time.Second})
-		c.Observer, c.Answer = b, b.Answer
+		c.Observer, c.Answer, c.Witness = b, b.Answer, b.Witness
 		c.OnLeadership = func(l cluster.Leadership) { b.Lead(l.Established) }
 		r.mu.Lock()
 		defer r.mu.Unlock()

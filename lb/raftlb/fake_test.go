@@ -37,17 +37,18 @@ type peer struct {
 var errCut = errors.New("no leader in reach")
 
 // peers runs n balancers until the test ends.
-func peers(t *testing.T, n int) []*peer {
+func peers(t *testing.T, n int, tune ...func(i int, c *raftlb.Config)) []*peer {
 	t.Helper()
 	l := &log{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	for i := range n {
-		p := &peer{
-			log: l, state: fsm.NewState(fsm.Limits{}),
-			Balancer: raftlb.New(raftlb.Config{Holder: fsm.Holder{Peer: string(rune('a' + i)), Epoch: 1}, LeaseTTL: 3 * time.Second}),
+		config := raftlb.Config{Holder: fsm.Holder{Peer: string(rune('a' + i)), Epoch: 1}, LeaseTTL: 3 * time.Second}
+		for _, f := range tune {
+			f(i, &config)
 		}
+		p := &peer{log: l, state: fsm.NewState(fsm.Limits{}), Balancer: raftlb.New(config)}
 		p.Lead(i == 0)
 		l.peers = append(l.peers, p)
 	}
@@ -105,6 +106,19 @@ func (p *peer) Ask(ctx context.Context, question []byte) ([]byte, error) {
 		return nil, errCut
 	}
 	return p.log.peers[0].Answer(ctx, "", question)
+}
+
+func (p *peer) Majority(ctx context.Context, question []byte) error {
+	yes := 0
+	for _, voter := range p.log.peers {
+		if (voter == p || !voter.isCut() && !p.isCut()) && voter.Witness(ctx, "", question) {
+			yes++
+		}
+	}
+	if yes <= len(p.log.peers)/2 {
+		return errCut
+	}
+	return nil
 }
 
 func (p *peer) isCut() bool {

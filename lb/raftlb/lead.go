@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"srsx/fsm"
 	"srsx/lb"
 	"srsx/lb/decide"
@@ -19,6 +21,8 @@ type leadership struct {
 	decider *decide.Decider
 	node    Node
 	leases  *leases
+	rounds  singleflight.Group // of poll, by origin
+	life    context.Context    //nolint:containedctx // ends with the leadership and with no question: rounds are shared
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -57,8 +61,8 @@ func (b *Balancer) followLeadership(ctx context.Context, node Node) {
 
 func (b *Balancer) startLeading(ctx context.Context, node Node) {
 	ctx, stop := context.WithCancel(ctx)
-	l := &leadership{node: node, leases: newLeases(b.config.LeaseTTL), stop: stop}
-	l.decider = decide.New(b.currentPolicy(), l, liveness.Config{TTL: b.config.TTL, Probe: b.config.Probe})
+	l := &leadership{node: node, leases: newLeases(b.config.LeaseTTL), life: ctx, stop: stop}
+	l.decider = decide.New(b.currentPolicy(), l, liveness.Config{TTL: b.config.TTL, Probe: b.config.Probe, Poll: l.poll})
 	node.View(func(s *fsm.State) { // what is applied from now on, the decider follows
 		l.decider.Reset(s)
 		l.leases.reset(s, time.Now())
@@ -68,7 +72,7 @@ func (b *Balancer) startLeading(ctx context.Context, node Node) {
 	})
 	l.running.Go(func() { l.decider.Run(ctx) })
 	l.running.Go(func() { l.keepTime(ctx) })
-	b.Wake()
+	b.replica.Wake()
 }
 
 func (b *Balancer) endLeading() {

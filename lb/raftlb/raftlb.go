@@ -26,6 +26,9 @@ type Node interface {
 	Propose(ctx context.Context, commands ...fsm.Command) ([]fsm.Result, error)
 	// Ask has the leader's Balancer answer a question.
 	Ask(ctx context.Context, question []byte) (answer []byte, err error)
+	// Majority returns nil once a majority of the voters has said yes to a
+	// question by their Balancer's Witness.
+	Majority(ctx context.Context, question []byte) error
 	// Await returns when this peer has applied the entry at index.
 	Await(ctx context.Context, index uint64) error
 	// View shows the state as this peer has it, which stands still meanwhile.
@@ -49,14 +52,15 @@ type Config struct {
 // Balancer implements lb.Balancer over a cluster. Until Run it knows nothing and
 // decides nothing.
 type Balancer struct {
-	*replica.Replica
+	replica.Front
 
-	config Config
-	soft   softState
-	placer placer
-	upkeep upkeep
-	node   atomic.Pointer[Node] // set by Run
-	led    chan bool            // the newest word of Lead
+	config  Config
+	replica *replica.Replica
+	soft    softState
+	placer  placer
+	upkeep  upkeep
+	node    atomic.Pointer[Node] // set by Run
+	led     chan bool            // the newest word of Lead
 
 	closed context.Context //nolint:containedctx // the life of the balancer, which its methods have in common
 	end    context.CancelCauseFunc
@@ -73,7 +77,11 @@ func New(config Config) *Balancer {
 	if config.LeaseTTL <= 0 {
 		config.LeaseTTL = 30 * time.Second
 	}
-	b := &Balancer{Replica: replica.New(), config: config, policy: config.Policy, led: make(chan bool, 1)}
+	if config.Probe == nil {
+		config.Probe = liveness.Probe
+	}
+	b := &Balancer{replica: replica.New(), config: config, policy: config.Policy, led: make(chan bool, 1)}
+	b.Front = replica.NewFront(b.replica, b.status, b.operate)
 	b.closed, b.end = context.WithCancelCause(context.Background())
 	b.placer.init()
 	b.upkeep.init()
@@ -97,7 +105,7 @@ func (b *Balancer) Run(ctx context.Context, node Node) {
 // Close ends what waits, and Run.
 func (b *Balancer) Close() error {
 	b.end(lb.ErrClosed)
-	b.Replica.Close()
+	b.replica.Close()
 	return nil
 }
 
@@ -147,7 +155,7 @@ func (b *Balancer) Lead(leads bool) {
 // Applied takes over what an entry of the log changed. The node calls it in the
 // order of the log; s is as the entry left it.
 func (b *Balancer) Applied(s *fsm.State, _ time.Time, results []fsm.Result) {
-	b.Follow(s, results...)
+	b.replica.Follow(s, results...)
 	if l := b.leads(); l != nil {
 		l.decider.Follow(s, results...)
 	}
@@ -163,7 +171,7 @@ func (b *Balancer) Applied(s *fsm.State, _ time.Time, results []fsm.Result) {
 // compareOne has a stream brought in line if the cluster thinks otherwise of it
 // than the sessions of this peer.
 func (b *Balancer) compareOne(s *fsm.State, stream lb.Stream) {
-	_, held, _ := b.Holding(stream)
+	_, held, _ := b.replica.Holding(stream)
 	p, placed := s.Placement(stream)
 	if held != (placed && slices.Contains(p.Holders, b.config.Holder)) {
 		b.upkeep.check(stream)
@@ -172,7 +180,7 @@ func (b *Balancer) compareOne(s *fsm.State, stream lb.Stream) {
 
 // Restored takes over a state that a snapshot brought.
 func (b *Balancer) Restored(s *fsm.State) {
-	b.Reset(s)
+	b.replica.Reset(s)
 	if l := b.leads(); l != nil {
 		l.decider.Reset(s)
 	}

@@ -16,7 +16,7 @@ func (b *Balancer) Register(ctx context.Context, r lb.Registration) error {
 	if err != nil {
 		return err
 	}
-	known, ok := b.Replica.Origin(r.Origin.ID)
+	known, ok := b.replica.Origin(r.Origin.ID)
 	if ok && decide.Same(known, r.Origin) && known.State != lb.Down {
 		b.soft.heard(r)
 		return nil
@@ -43,7 +43,7 @@ type registered struct {
 
 // answerRegister takes a heartbeat that says something new.
 func (b *Balancer) answerRegister(ctx context.Context, l *leadership, r lb.Registration) error {
-	former, known := b.Replica.Origin(r.Origin.ID)
+	former, known := b.replica.Origin(r.Origin.ID)
 	if known {
 		if err := l.decider.Admit(ctx, former, r); err != nil {
 			return err

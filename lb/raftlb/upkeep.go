@@ -136,7 +136,7 @@ func (b *Balancer) keepUp(ctx context.Context, node Node) {
 		}
 		streams, unpublished, everything := b.upkeep.take()
 		if everything {
-			streams = b.InUse()
+			streams = b.replica.InUse()
 			node.View(func(s *fsm.State) { streams = append(streams, s.HeldBy(b.config.Holder)...) })
 		}
 		if b.compare(ctx, node, streams, unpublished) == nil {
@@ -172,7 +172,7 @@ func (b *Balancer) compare(ctx context.Context, node Node, streams []lb.Stream, 
 // missing returns the commands by which the cluster learns how it is with one
 // stream.
 func (b *Balancer) missing(s lb.Stream, unpublished map[lb.Stream]uint64) []fsm.Command {
-	lease, held, publishing := b.Holding(s)
+	lease, held, publishing := b.replica.Holding(s)
 	p, _, placed := b.Lookup(s)
 	self := b.config.Holder
 	agreed := placed && slices.Contains(p.Holders, self)
@@ -204,7 +204,7 @@ func (b *Balancer) missing(s lb.Stream, unpublished map[lb.Stream]uint64) []fsm.
 func (b *Balancer) adopt(commands []fsm.Command, results []fsm.Result) {
 	for i, result := range results {
 		if _, ok := commands[i].(fsm.Place); ok && result.Err == nil && result.Created {
-			b.Adopt(result.Placement)
+			b.replica.Adopt(result.Placement)
 		}
 	}
 }
