@@ -216,6 +216,9 @@ func (p *Port) Serve(ctx context.Context) error {
 	defer func() { _ = p.Close() }()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = p.Close() })()
+	if p.config.Certs != nil {
+		visits.Go(func() { (&renewal{port: p}).watch(ctx) })
+	}
 
 	pause := 5 * time.Millisecond
 	for {
