@@ -1,6 +1,8 @@
 package durable_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -43,5 +45,26 @@ func TestFailedWriteLeavesNothingBehind(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Errorf("directory holds %d entries; want no temporary file", len(entries))
+	}
+}
+
+func TestFileIsCreatedOnceAndNeverReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := durable.CreateFile(path, []byte("first"), 0o644); err != nil {
+		t.Fatalf("CreateFile = %v", err)
+	}
+	if err := durable.CreateFile(path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("CreateFile of a file that is there = %v; want fs.ErrExist", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(path); string(got) != "first" || info.Mode().Perm() != 0o644 {
+		t.Errorf("file holds %q, mode %o; want first, 644", got, info.Mode().Perm())
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("directory holds %d entries; want the file alone", len(entries))
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"srsx/cluster/pki"
 )
 
 // certificateDomain ends the DNS name in every peer's certificate.
@@ -29,8 +31,8 @@ type CertificateFiles struct {
 }
 
 // Certificates is this peer's certificate and the CA by which it judges those
-// of others. The files are read again when they change. It is safe for
-// concurrent use.
+// of others. The files are read again when they change, at the next connection or
+// within [certificatePace]. It is safe for concurrent use.
 type Certificates struct {
 	files CertificateFiles
 	log   *slog.Logger
@@ -42,8 +44,9 @@ type Certificates struct {
 }
 
 type loaded struct {
-	own tls.Certificate
-	ca  *x509.CertPool
+	own   tls.Certificate
+	ca    []*x509.Certificate
+	roots *x509.CertPool // of ca
 }
 
 // stamp tells one state of a file from the next.
@@ -81,15 +84,15 @@ func (f CertificateFiles) load() (loaded, error) {
 	if err != nil {
 		return loaded{}, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
 	}
-	pem, err := os.ReadFile(f.CA)
+	ca, err := pki.ReadCertificates(f.CA)
 	if err != nil {
-		return loaded{}, fmt.Errorf("certificates: %w", err)
+		return loaded{}, fmt.Errorf("CA %w", err)
 	}
-	ca := x509.NewCertPool()
-	if !ca.AppendCertsFromPEM(pem) {
-		return loaded{}, fmt.Errorf("CA %s: no certificate in it", f.CA)
+	roots := x509.NewCertPool()
+	for _, cert := range ca {
+		roots.AddCert(cert)
 	}
-	return loaded{own: own, ca: ca}, nil
+	return loaded{own: own, ca: ca, roots: roots}, nil
 }
 
 // current returns what the files hold now. While they are damaged, or half
@@ -127,9 +130,27 @@ func (c *Certificates) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage,
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
 		DNSName:       CertificateName(node, cluster),
-		Roots:         c.current().ca,
+		Roots:         c.current().roots,
 		Intermediates: between,
 		KeyUsages:     []x509.ExtKeyUsage{usage},
 	})
 	return err
+}
+
+// Check judges this peer's own certificate as others would that have the same CA.
+func (c *Certificates) Check(node, cluster string) error {
+	own := c.current().own
+	chain := make([]*x509.Certificate, len(own.Certificate))
+	for i, der := range own.Certificate {
+		var err error
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return fmt.Errorf("certificate %s: %w", c.files.Cert, err)
+		}
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if err := c.verify(chain, usage, node, cluster); err != nil {
+			return fmt.Errorf("certificate %s: %w", c.files.Cert, err)
+		}
+	}
+	return nil
 }

@@ -154,6 +154,8 @@ func TestChangedCertificatesAreReadAgain(t *testing.T) {
 		t.Errorf("damaged certificate logged %d times; want once", got)
 	}
 
+	eventually(t, "a logs which certificates it uses", func() bool { return strings.Contains(a.log.String(), "certificates in use") })
+
 	fresh.issue(t, dir, x509.Certificate{DNSNames: []string{"a.test.srsx"}})
 	requireEcho(t, dial(t, a, port.KindRPC, renewed.target()), "x")
 	requireRefusal(t, a, b, port.KindRPC, port.ErrUntrusted)
@@ -163,10 +165,20 @@ func TestFilesThatDoNotFitAreRefusedAtTheStart(t *testing.T) {
 	ca := newAuthority(t)
 	files := ca.issue(t, t.TempDir(), x509.Certificate{DNSNames: []string{"a.test.srsx"}})
 	other := ca.issue(t, t.TempDir(), x509.Certificate{DNSNames: []string{"b.test.srsx"}})
+	whole, err := os.ReadFile(files.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := filepath.Join(t.TempDir(), "ca.pem") // one of a bundle
+	whole = append(whole, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"...)
+	if err := os.WriteFile(damaged, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, bad := range map[string]port.CertificateFiles{
 		"other key":  {CA: files.CA, Cert: files.Cert, Key: other.Key},
 		"no CA":      {CA: files.Key, Cert: files.Cert, Key: files.Key},
 		"missing":    {CA: files.CA, Cert: files.Cert + ".gone", Key: files.Key},
+		"damaged CA": {CA: damaged, Cert: files.Cert, Key: files.Key},
 		"none given": {},
 	} {
 		if _, err := port.LoadCertificates(bad, (&journal{}).logger()); err == nil {

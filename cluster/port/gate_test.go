@@ -2,7 +2,7 @@ package port_test
 
 import (
 	"context"
-	"errors"
+	"crypto/x509"
 	"io"
 	"net"
 	"strings"
@@ -190,17 +190,23 @@ func TestPeersGetThroughAFlood(t *testing.T) {
 	}
 }
 
-func TestRefusalsAreLoggedNowAndThen(t *testing.T) {
-	a, b := start(t, "a", withKeys(ring(t, keyring.Generate()))), start(t, "b", withKeys(ring(t, keyring.Generate())))
-	began := time.Now()
-	for range 40 {
-		if _, err := a.Dial(t.Context(), port.KindRPC, b.target()); !errors.Is(err, port.ErrUntrusted) {
-			t.Fatalf("Dial = %v; want ErrUntrusted", err)
+func TestEachRefusalIsLoggedOnceAMinuteAtBothEnds(t *testing.T) {
+	ca := newAuthority(t)
+	b := start(t, "b", withCerts(ca.load(t, "b.test.srsx")))
+	for name, template := range map[string]x509.Certificate{
+		"a1": {DNSNames: []string{"a1.test.srsx"}, NotAfter: time.Now().Add(-time.Minute)},
+		"a2": {DNSNames: []string{"a1.test.srsx"}},
+	} {
+		a := start(t, name, withCerts(load(t, ca.issue(t, t.TempDir(), template), &journal{})))
+		for range 20 {
+			requireRefusal(t, a, b, port.KindRPC, port.ErrUntrusted)
 		}
-	}
-	allowed := 10 + int(time.Since(began)/time.Second) + 1
-	if lines := strings.Count(b.log.String(), "level=WARN"); lines == 0 || lines > allowed {
-		t.Errorf("%d warnings of 40 refusals; want 1 to %d", lines, allowed)
+		for _, p := range []*peer{a, b} {
+			if lines := strings.Count(p.log.String(), "peer not accepted"); lines != 1 {
+				t.Errorf("%d lines at %p of 20 refusals of %s; want one:\n%s", lines, p, name, p.log)
+			}
+			p.log.lines.Reset()
+		}
 	}
 }
 

@@ -75,6 +75,9 @@ func (p *Port) dial(ctx context.Context, kind Kind, to Target) (*Conn, error) {
 	h.want = want
 	if err := h.run(ctx, tcp, h.dial); err != nil {
 		_ = tcp.Close()
+		if errors.Is(err, ErrUntrusted) {
+			p.reports.report(ctx, h, tcp.RemoteAddr(), err) // who dials may hide it in a retry
+		}
 		return nil, err
 	}
 	conn := p.newConn(h, tcp, nil)
@@ -106,22 +109,10 @@ func (p *Port) receive(ctx context.Context, v *visitor) {
 		}
 		_ = v.conn.Close()
 		p.gate.leave(v)
-		p.report(ctx, v, err)
+		p.reports.report(ctx, h, v.conn.RemoteAddr(), err)
 		return
 	}
 	conn.serve(ctx, conn)
-}
-
-// report logs why a connection was not accepted. That strangers knock is no
-// news; that peers refuse each other is.
-func (p *Port) report(ctx context.Context, v *visitor, err error) {
-	if !errors.As(err, new(*refusal)) {
-		p.config.Log.DebugContext(ctx, "handshake ended", "client", v.conn.RemoteAddr(), "err", err)
-		return
-	}
-	p.refusals.Do(func() {
-		p.config.Log.WarnContext(ctx, "peer not accepted", "client", v.conn.RemoteAddr(), "err", err)
-	})
 }
 
 func (p *Port) newHandshake(tcp *net.TCPConn, role string, kind Kind) *handshake {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/time/rate"
 
 	"srsx/cluster/keyring"
 )
@@ -89,8 +88,8 @@ type Port struct {
 	guards   guards
 	listener net.Listener
 	gate     *gate
-	refusals rate.Sometimes // a flood of strangers should not be one of log lines
-	done     chan struct{}  // closed by Close
+	reports  *reports
+	done     chan struct{} // closed by Close
 
 	mu       sync.Mutex
 	cluster  uuid.UUID // guarded by mu, as all below; zero for a newcomer
@@ -108,7 +107,7 @@ func Listen(ctx context.Context, addr string, config Config) (*Port, error) {
 	p := &Port{
 		config:   config,
 		gate:     newGate(config.Limits),
-		refusals: rate.Sometimes{First: 10, Interval: time.Second},
+		reports:  newReports(config.Log),
 		done:     make(chan struct{}),
 		services: make(map[Kind]func(context.Context, *Conn)),
 		conns:    make(map[*Conn]struct{}),
@@ -216,6 +215,9 @@ func (p *Port) Serve(ctx context.Context) error {
 	defer func() { _ = p.Close() }()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = p.Close() })()
+	if p.config.Certs != nil {
+		visits.Go(func() { (&renewal{port: p}).watch(ctx) })
+	}
 
 	pause := 5 * time.Millisecond
 	for {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 		return fmt.Errorf("-data-dir: %w", err)
 	}
 	defer a.dir.Close() //nolint:errcheck // the lock goes with the process at the latest
-	if a.node, err = keepNode(a.dir.Path("node-name"), c.node); err != nil {
+	if a.node, err = keepNode(a.dir.Path(nodeNameFile), c.node); err != nil {
 		return err
 	}
 	a.registry = prometheus.NewRegistry()
@@ -134,26 +135,30 @@ func (a *agent) knownOrigins(ctx context.Context, serving *errgroup.Group) (func
 	return func() error { return errors.Join(a.applyStatic(ctx, static), a.balancer.Register(ctx, dev)) }, nil
 }
 
-// keepNode returns the name of this peer: the one given now, or the one it had
-// before, or the host's; and keeps it, since a host may be renamed.
-func keepNode(path, given string) (string, error) {
+const nodeNameFile = "node-name"
+
+// nodeName returns the name of this peer: the one given now, or the one it had
+// before, or the host's.
+func nodeName(path, given string) (name, before string, err error) {
 	kept, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read node name: %w", err)
+		return "", "", fmt.Errorf("read node name: %w", err)
 	}
-	before := strings.TrimSpace(string(kept))
-	name := given
-	if name == "" {
-		name = before
-	}
-	if name == "" {
+	before = strings.TrimSpace(string(kept))
+	if name = cmp.Or(given, before); name == "" {
 		name, _ = os.Hostname()
 	}
 	if name == "" || checkNode(name) != nil {
 		name = "srsx"
 	}
-	if name == before {
-		return name, nil
+	return name, before, nil
+}
+
+// keepNode returns the name of this peer and keeps it, since a host may be renamed.
+func keepNode(path, given string) (string, error) {
+	name, before, err := nodeName(path, given)
+	if err != nil || name == before {
+		return name, err
 	}
 	if err := os.WriteFile(path, []byte(name+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("keep node name: %w", err)

@@ -96,7 +96,7 @@ func newApp(p process) *cli.App {
 				_, err := fmt.Fprintf(p.stdout, "srsx %s\n", c.App.Version)
 				return err
 			},
-		}, completionCommand(p)),
+		}, tlsCommand(p), completionCommand(p)),
 	}
 	each(app.Commands, func(c *cli.Command) {
 		c.OnUsageError = app.OnUsageError
@@ -224,6 +224,9 @@ func agentCommand(p process) *cli.Command {
 			return err
 		}
 		if loaded.check {
+			if err = loaded.checkCertificates(); err != nil {
+				return err
+			}
 			_, err := fmt.Fprintln(p.stdout, "configuration is valid")
 			return err
 		}

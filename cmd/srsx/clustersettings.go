@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"srsx/cluster/gossip"
 	"srsx/cluster/keyring"
+	clusterport "srsx/cluster/port"
 )
 
 // clusterSettings are those by which peers find each other and agree.
@@ -86,4 +89,21 @@ func (c *config) validateCluster() error {
 		return errors.New("cluster-name is empty")
 	}
 	return nil
+}
+
+// checkCertificates reads the files of mutual TLS and judges this peer's own
+// certificate as others would.
+func (c *config) checkCertificates() error {
+	if !c.clustered() || c.tlsCert == "" {
+		return nil
+	}
+	certificates, err := clusterport.LoadCertificates(c.clusterCertificates(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	name, _, err := nodeName(filepath.Join(c.dataDir, nodeNameFile), c.node)
+	if err != nil {
+		return err
+	}
+	return certificates.Check(name, c.clusterName)
 }

@@ -163,7 +163,9 @@ func TestBashCompletesCommandsAndFlags(t *testing.T) {
 	}
 	_, script, _ := command("completion", "bash")
 	for typed, want := range map[string][]string{
-		"srsx ":            {"agent", "placement", "origin", "session", "completion", "monitor"},
+		"srsx ":            {"agent", "placement", "origin", "session", "completion", "monitor", "tls"},
+		"srsx tls ":        {"ca", "cert", "inspect"},
+		"srsx tls cert ":   {"create"},
 		"srsx pl":          {"placement"},
 		"srsx placement ":  {"list", "get", "explain", "move", "forget", "history", "watch"},
 		"srsx placement m": {"move"},
