@@ -177,7 +177,7 @@ func TestConsistentReadKnowsWhatWasSaid(t *testing.T) {
 	register(t, f, "o1", "o2")
 	for i := range 60 {
 		name := fmt.Sprintf("n%d", i)
-		c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[i%3].RTMP, App: "live"})
+		c, err := mediatest.Dial(t.Context(), live(f.peers[i%3].RTMP))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +201,8 @@ type viewer struct {
 	err          error         // guarded by mu; why it ended
 }
 
-func (v *viewer) run(ctx context.Context, addr, name string) {
-	c, err := mediatest.Dial(ctx, mediatest.Target{Addr: addr, App: "live"})
+func (v *viewer) run(ctx context.Context, of mediatest.Target, name string) {
+	c, err := mediatest.Dial(ctx, of)
 	if err == nil {
 		defer c.Close()
 		defer context.AfterFunc(ctx, c.Close)()
@@ -237,8 +237,8 @@ func (v *viewer) seen() (frames, lost uint32, longest time.Duration, err error) 
 	return v.frames, v.lost, v.longest, v.err
 }
 
-// startViewers plays n streams of encoders at a peer until the test ends.
-func startViewers(t *testing.T, addr, prefix string, n int) []*viewer {
+// startViewers plays n streams of encoders until the test ends.
+func startViewers(t *testing.T, of mediatest.Target, prefix string, n int) []*viewer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -246,7 +246,7 @@ func startViewers(t *testing.T, addr, prefix string, n int) []*viewer {
 	viewers := make([]*viewer, n)
 	for i := range viewers {
 		viewers[i] = &viewer{}
-		running.Go(func() { viewers[i].run(ctx, addr, fmt.Sprintf("%s%03d", prefix, i)) })
+		running.Go(func() { viewers[i].run(ctx, of, fmt.Sprintf("%s%03d", prefix, i)) })
 	}
 	return viewers
 }
@@ -275,16 +275,16 @@ func TestLeaderIsKilledWhileStreamsFlow(t *testing.T) {
 	register(t, f, "o1", "o2")
 	doomed := f.leader(t, 0)
 	a, b := f.peers[(doomed+1)%3], f.peers[(doomed+2)%3]
-	encoders := startEncoders(t, a.RTMP, "s", 20)
+	encoders := startEncoders(t, live(a.RTMP), "s", 20)
 	for _, e := range encoders {
 		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
 	}
-	viewers := append(startViewers(t, b.RTMP, "s", 20), startViewers(t, a.RTMP, "s", 20)...)
+	viewers := append(startViewers(t, live(b.RTMP), "s", 20), startViewers(t, live(a.RTMP), "s", 20)...)
 	requireWhole(t, viewers, 20)
 
 	f.peers[doomed].Kill()
 	killed := time.Now()
-	startEncoders(t, b.RTMP, "late", 5)
+	startEncoders(t, live(b.RTMP), "late", 5)
 	peertest.Eventually(t, 30*time.Second, "new streams are placed", func() bool {
 		n := 0
 		for name, p := range b.Placements(t) {
@@ -312,7 +312,7 @@ func TestLeaderIsKilledWhileStreamsFlow(t *testing.T) {
 func TestWholeClusterStopsAndComesBack(t *testing.T) {
 	f := startFleet(t, 3)
 	register(t, f, "o1", "o2", "o3")
-	encoders := startEncoders(t, f.peers[0].RTMP, "s", 10)
+	encoders := startEncoders(t, live(f.peers[0].RTMP), "s", 10)
 	for _, e := range encoders {
 		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
 	}
@@ -366,10 +366,10 @@ func clusterOf(t *testing.T, p *peertest.Peer) string {
 func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	f := startFleet(t, 3, "-place-timeout", "1s", "-ready-grace", "1s")
 	register(t, f, "o1")
-	encoder := startEncoders(t, f.peers[0].RTMP, "s", 1)[0]
+	encoder := startEncoders(t, live(f.peers[0].RTMP), "s", 1)[0]
 	peertest.Eventually(t, 30*time.Second, "published", encoder.publishing)
 	peertest.Eventually(t, 30*time.Second, "known everywhere", func() bool { return len(f.peers[0].Placements(t)) == 1 })
-	viewers := startViewers(t, f.peers[0].RTMP, "s", 1)
+	viewers := startViewers(t, live(f.peers[0].RTMP), "s", 1)
 	requireWhole(t, viewers, 10)
 	f.peers[1].Kill()
 	f.peers[2].Kill()
@@ -380,8 +380,8 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	if _, errs, code := f.peers[0].CLI(t, "placement", "get", "-consistent", "live/s000"); code != 1 || !strings.Contains(errs, "undecided") {
 		t.Errorf("placement get -consistent = %d %s; want a refusal for want of a majority", code, errs)
 	}
-	requireWhole(t, startViewers(t, f.peers[0].RTMP, "s", 1), 10) // who comes now
-	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[0].RTMP, App: "live"})
+	requireWhole(t, startViewers(t, live(f.peers[0].RTMP), "s", 1), 10) // who comes now
+	c, err := mediatest.Dial(t.Context(), live(f.peers[0].RTMP))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +413,7 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 // publishOnce publishes a stream for a moment.
 func publishOnce(t *testing.T, p *peertest.Peer) error {
 	t.Helper()
-	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: p.RTMP, App: "live"})
+	c, err := mediatest.Dial(t.Context(), live(p.RTMP))
 	if err != nil {
 		return err
 	}
