@@ -56,8 +56,43 @@ func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
 // again starts a peer that has ended, on its ports and its data.
 func (f *fleet) again(t *testing.T, i int) {
 	t.Helper()
+	f.againUnready(t, i)
+	f.peers[i].AwaitReady(t)
+}
+
+func (f *fleet) againUnready(t *testing.T, i int) {
+	t.Helper()
 	old := f.peers[i]
-	f.peers[i] = f.start(t, peertest.Options{Node: old.Node, Ports: old.Ports, DataDir: old.DataDir})
+	o := peertest.Options{Node: old.Node, Ports: old.Ports, DataDir: old.DataDir, Host: old.Host, NotReady: true}
+	if o.Host != nil {
+		o.Ports = nil // it may have moved
+	}
+	f.peers[i] = f.start(t, o)
+}
+
+// stop ends all peers as an operator does.
+func (f *fleet) stop(t *testing.T) {
+	t.Helper()
+	for _, p := range f.peers {
+		p.Signal(t, syscall.SIGTERM)
+	}
+	for _, p := range f.peers {
+		if code := p.Code(t, 40*time.Second); code != 0 {
+			t.Errorf("%s ended with %d; want 0", p.Node, code)
+		}
+	}
+}
+
+// allAgain starts all peers at once after they have ended.
+func (f *fleet) allAgain(t *testing.T) {
+	t.Helper()
+	for i := range f.peers {
+		f.againUnready(t, i)
+	}
+	for _, p := range f.peers {
+		p.AwaitReady(t)
+	}
+	f.awaitMembers(t, len(f.peers))
 }
 
 // memberState is a peer in the API of another.
@@ -320,23 +355,8 @@ func TestWholeClusterStopsAndComesBack(t *testing.T) {
 		t.Fatalf("origin weight = %d %s", code, errs)
 	}
 	before := clusterOf(t, f.peers[2])
-	for _, p := range f.peers {
-		p.Signal(t, syscall.SIGTERM)
-	}
-	for _, p := range f.peers {
-		if code := p.Code(t, 40*time.Second); code != 0 {
-			t.Errorf("%s ended with %d; want 0", p.Node, code)
-		}
-	}
-	for i := range f.peers {
-		f.peers[i] = f.start(t, peertest.Options{
-			Node: f.peers[i].Node, Ports: f.peers[i].Ports, DataDir: f.peers[i].DataDir, NotReady: true,
-		})
-	}
-	for _, p := range f.peers {
-		p.AwaitReady(t)
-	}
-	f.awaitMembers(t, 3)
+	f.stop(t)
+	f.allAgain(t)
 	if after := clusterOf(t, f.peers[0]); after != before {
 		t.Errorf("cluster = %s; want the same, %s", after, before)
 	}
