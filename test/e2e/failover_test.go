@@ -36,10 +36,13 @@ func TestNewStreamsArePlacedSoonAfterTheLeaderFallsSilent(t *testing.T) {
 
 		silence.begin(leader)
 		began := time.Now()
+		var placed []string
 		for i, peer := range h.others(leader) {
-			if err := h.place(t, peer, name+h.peers[peer].Node); err != nil {
+			stream, err := h.place(t, peer)
+			if err != nil {
 				t.Errorf("%s: new stream through %s = %v; want it placed", name, h.peers[peer].Node, err)
 			}
+			placed = append(placed, stream)
 			if i == 0 {
 				t.Logf("new stream placed %v after the leader was %s", time.Since(began).Round(time.Millisecond), name)
 			}
@@ -51,7 +54,7 @@ func TestNewStreamsArePlacedSoonAfterTheLeaderFallsSilent(t *testing.T) {
 		silence.end(leader)
 		h.awaitMembers(t, 3)
 		peertest.Eventually(t, 30*time.Second, "the silent leader knows what was placed", func() bool {
-			_, known := h.peers[leader].Placements(t)["live/"+name+h.peers[h.others(leader)[0]].Node]
+			_, known := h.peers[leader].Placements(t)["live/"+placed[0]]
 			return known
 		})
 		requireWhole(t, viewers, 10)

@@ -9,8 +9,8 @@ import (
 	"srsx/test/peertest"
 )
 
-// Whatever stands between one peer and the leader, the two others hear it: it
-// leads on, and the one is back as soon as it is reached.
+// Whatever stands between one peer and the leader, the third hears it: it leads
+// on, and the one places streams again as soon as it is reached.
 func TestAFirewallDeposesNobody(t *testing.T) {
 	t.Parallel()
 	h := startHosted(t, 3, "-place-timeout", "1s")
@@ -21,56 +21,65 @@ func TestAFirewallDeposesNobody(t *testing.T) {
 	awaitPublishing(t, encoders)
 	viewers := append(startViewers(t, h.live(barred), "l", 2), startViewers(t, h.live(witness), "b", 2)...)
 	requireWhole(t, viewers, 5)
-	before := [3]int{}
-	for i, p := range h.peers {
-		before[i] = len(leaderships(t, p))
+	steady := []int{leader, witness}
+	before := make(map[int]int)
+	for _, i := range steady {
+		before[i] = len(leaderships(t, h.peers[i]))
 	}
 
-	a, b := h.hosts[barred], h.hosts[leader]
-	for name, bar := range map[string]func(){
-		"resets":                func() { a.Reset(t, b) },
-		"follower hears nobody": func() { a.Deafen(t, b, h.hosts[witness]) },
-		"follower is not heard": func() { b.Deafen(t, a); h.hosts[witness].Deafen(t, a) },
-		"leader is not heard":   func() { a.Deafen(t, b) },
-		"leader hears it not":   func() { b.Deafen(t, a) },
+	l, b, w := h.hosts[leader], h.hosts[barred], h.hosts[witness]
+	for _, barrier := range []struct {
+		name  string
+		raise func()
+		lasts time.Duration
+	}{
+		// The first lasts longer than a peer rests between two elections that it
+		// starts because the leader's process seems to be dead.
+		{"reset", func() { b.Reset(t, l) }, 12 * time.Second},
+		{"deaf to all", func() { b.Deafen(t, l, w) }, 4 * time.Second},
+		{"heard by nobody", func() { l.Deafen(t, b); w.Deafen(t, b) }, 4 * time.Second},
+		{"deaf to the leader", func() { b.Deafen(t, l) }, 4 * time.Second},
+		{"not heard by the leader", func() { l.Deafen(t, b) }, 4 * time.Second},
 	} {
-		bar()
-		// Longer than a peer rests between two elections that it starts because the
-		// leader's process seems to be dead.
-		for until := time.Now().Add(12 * time.Second); time.Now().Before(until); {
-			began := time.Now()
-			if err := h.place(t, witness, "new"); err != nil {
-				t.Errorf("%s: new stream through a peer that reaches the leader: %v", name, err)
-			}
-			if took := time.Since(began); took > 500*time.Millisecond {
-				t.Errorf("%s: new stream took %v; want no election", name, took)
-			}
-			time.Sleep(100 * time.Millisecond) // a load, not a wait
-		}
-		for _, i := range []int{leader, witness} {
-			if said := leaderships(t, h.peers[i]); len(said) != before[i] {
-				t.Errorf("%s: %s saw leadership change: %v; want none after the first %d", name, h.peers[i].Node, said, before[i])
-				before[i] = len(said)
-			}
+		barrier.raise()
+		h.placeFor(t, barrier.lasts, steady)
+		if _, err := h.place(t, barred); err == nil {
+			t.Errorf("%s: the peer places streams; want it cut off", barrier.name)
 		}
 		for _, host := range h.hosts {
 			host.Heal(t)
 		}
 		healed := time.Now()
-		peertest.Eventually(t, 30*time.Second, name+": the peer places again", func() bool {
-			return h.place(t, barred, "back") == nil
+		peertest.Eventually(t, 30*time.Second, barrier.name+" is over", func() bool {
+			_, err := h.place(t, barred)
+			return err == nil
 		})
-		t.Logf("%s: the peer placed again %v after it was healed", name, time.Since(healed).Round(time.Millisecond))
-		h.awaitMembers(t, 3)
+		t.Logf("%s: the peer placed again after %v", barrier.name, time.Since(healed).Round(time.Millisecond))
 		requireWhole(t, viewers, 10)
+		for _, i := range steady {
+			if said := leaderships(t, h.peers[i]); len(said) != before[i] {
+				t.Errorf("%s: leaders at %s: %v; want none after the first %d", barrier.name, h.peers[i].Node, said, before[i])
+				before[i] = len(said)
+			}
+		}
 	}
+	h.awaitMembers(t, 3)
 	if now := h.leader(t, barred); now != leader {
 		t.Errorf("leader = %s; want %s still", h.peers[now].Node, h.peers[leader].Node)
 	}
-	for _, i := range []int{leader, witness} {
-		if said := leaderships(t, h.peers[i]); len(said) != before[i] {
-			t.Errorf("%s saw leadership change after it was healed: %v; want none after the first %d", h.peers[i].Node, said, before[i])
+	requireUncut(t, encoders)
+}
+
+// placeFor places new streams through peers for some time, one after the other.
+func (h *hosted) placeFor(t *testing.T, lasts time.Duration, through []int) {
+	t.Helper()
+	pace := time.NewTicker(50 * time.Millisecond)
+	defer pace.Stop()
+	for until := time.Now().Add(lasts); time.Now().Before(until); <-pace.C {
+		for _, i := range through {
+			if name, err := h.place(t, i); err != nil {
+				t.Errorf("%s through %s = %v; want it placed", name, h.peers[i].Node, err)
+			}
 		}
 	}
-	requireUncut(t, encoders)
 }

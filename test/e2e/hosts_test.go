@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ type hosted struct {
 	lan   *netns.Network
 	hosts []*netns.Host // of the peers
 	crowd *netns.Host   // where encoders and players are
+
+	placed atomic.Int64
 }
 
 const seeds = "peers.test"
@@ -107,15 +110,17 @@ func requireUncut(t *testing.T, encoders []*encoder) {
 	}
 }
 
-// place publishes a stream for a moment, through peer i.
-func (h *hosted) place(t *testing.T, i int, name string) error {
+// place publishes a stream that nobody has heard of, for a moment, through peer
+// i, and returns its name.
+func (h *hosted) place(t *testing.T, i int) (name string, err error) {
 	t.Helper()
+	name = fmt.Sprintf("new%d", h.placed.Add(1))
 	c, err := mediatest.Dial(t.Context(), h.live(i))
 	if err != nil {
-		return err
+		return name, err
 	}
 	defer c.Close()
-	return c.Publish(name)
+	return name, c.Publish(name)
 }
 
 // leadership is what a peer has last said of who leads.
