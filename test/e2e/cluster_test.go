@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +24,7 @@ import (
 type fleet struct {
 	peers []*peertest.Peer
 	flags []string
+	env   []string
 }
 
 // startFleet runs n equal peers that found their cluster together.
@@ -49,7 +51,7 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 
 func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
 	t.Helper()
-	o.Flags = f.flags
+	o.Flags, o.Env = f.flags, f.env
 	return peertest.Start(t, o)
 }
 
@@ -233,9 +235,11 @@ type viewer struct {
 	mu           sync.Mutex
 	frames, lost uint32        // guarded by mu
 	longest      time.Duration // guarded by mu; between two frames
-	err          error         // guarded by mu; why it ended
+	cuts         int           // guarded by mu; ends that were not ours
+	err          error         // guarded by mu; why it ended last
 }
 
+// run plays once. What it misses before it begins is not lost.
 func (v *viewer) run(ctx context.Context, of mediatest.Target, name string) {
 	c, err := mediatest.Dial(ctx, of)
 	if err == nil {
@@ -244,14 +248,14 @@ func (v *viewer) run(ctx context.Context, of mediatest.Target, name string) {
 		err = c.Play(name)
 	}
 	var last uint32
-	at := time.Now()
+	var at time.Time // of the last frame; zero: none yet
 	for err == nil {
 		var number uint32
 		if _, number, err = c.NextFrame(); err != nil {
 			break
 		}
 		v.mu.Lock()
-		if v.frames > 0 {
+		if !at.IsZero() {
 			v.lost += number - last - 1
 			v.longest = max(v.longest, time.Since(at))
 		}
@@ -262,6 +266,7 @@ func (v *viewer) run(ctx context.Context, of mediatest.Target, name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if ctx.Err() == nil {
+		v.cuts++
 		v.err = err
 	}
 }
@@ -275,13 +280,33 @@ func (v *viewer) seen() (frames, lost uint32, longest time.Duration, err error) 
 // startViewers plays n streams of encoders until the test ends.
 func startViewers(t *testing.T, of mediatest.Target, prefix string, n int) []*viewer {
 	t.Helper()
+	return startViewing(t, prefix, n, func(ctx context.Context, v *viewer, name string) { v.run(ctx, of, name) })
+}
+
+// startReturningViewers plays n streams of encoders until the test ends, and
+// comes back whenever it is cut off.
+func startReturningViewers(t *testing.T, of mediatest.Target, prefix string, n int) []*viewer {
+	t.Helper()
+	return startViewing(t, prefix, n, func(ctx context.Context, v *viewer, name string) {
+		for ctx.Err() == nil {
+			v.run(ctx, of, name)
+			select {
+			case <-ctx.Done():
+			case <-time.After(reconnectAfter):
+			}
+		}
+	})
+}
+
+func startViewing(t *testing.T, prefix string, n int, run func(ctx context.Context, v *viewer, name string)) []*viewer {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	t.Cleanup(func() { cancel(); running.Wait() })
 	viewers := make([]*viewer, n)
 	for i := range viewers {
 		viewers[i] = &viewer{}
-		running.Go(func() { viewers[i].run(ctx, of, fmt.Sprintf("%s%03d", prefix, i)) })
+		running.Go(func() { run(ctx, viewers[i], fmt.Sprintf("%s%03d", prefix, i)) })
 	}
 	return viewers
 }
@@ -401,16 +426,34 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 		t.Errorf("placement get -consistent = %d %s; want a refusal for want of a majority", code, errs)
 	}
 	requireWhole(t, startViewers(t, live(f.peers[0].RTMP), "s", 1), 10) // who comes now
-	c, err := mediatest.Dial(t.Context(), live(f.peers[0].RTMP))
+	requireRefusals(t, f.peers[0], &net.Dialer{})
+	f.again(t, 1)
+	peertest.Eventually(t, 30*time.Second, "a majority places again", func() bool {
+		return publishOnce(t, live(f.peers[0].RTMP), "again") == nil
+	})
+	requireWhole(t, viewers, 10)
+}
+
+// requireRefusals checks what a peer without a majority tells those who bring a
+// new stream, and those who watch over it.
+func requireRefusals(t *testing.T, p *peertest.Peer, from mediatest.Dialer) {
+	t.Helper()
+	target := live(p.RTMP)
+	target.From = from
+	var status *mediatest.StatusError
+	if err := publishOnce(t, target, "new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
+		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
+	}
+	player, err := mediatest.Dial(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	var status *mediatest.StatusError
-	if err = c.Publish("new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
-		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
+	defer player.Close()
+	if err = player.Play("other"); !errors.As(err, &status) || status.Code != "NetStream.Play.Failed" {
+		t.Errorf("play of a new stream = %v; want NetStream.Play.Failed", err)
 	}
-	response, err := http.Get("http://" + f.peers[0].HTTP + "/live/other.flv")
+	client := http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}}
+	response, err := client.Get("http://" + p.HTTP + "/live/other.flv")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,23 +463,18 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 		t.Errorf("play of a new stream = %s, Retry-After %q; want 503 with it", response.Status, response.Header.Get("Retry-After"))
 	}
 	peertest.Eventually(t, 20*time.Second, "/readyz says so", func() bool {
-		status, _ := f.peers[0].Call(t, http.MethodGet, "/readyz", nil)
+		status, _ := p.Call(t, http.MethodGet, "/readyz", nil)
 		return status == http.StatusServiceUnavailable
 	})
-	f.again(t, 1)
-	peertest.Eventually(t, 30*time.Second, "a majority places again", func() bool {
-		return publishOnce(t, f.peers[0]) == nil
-	})
-	requireWhole(t, viewers, 10)
 }
 
 // publishOnce publishes a stream for a moment.
-func publishOnce(t *testing.T, p *peertest.Peer) error {
+func publishOnce(t *testing.T, to mediatest.Target, name string) error {
 	t.Helper()
-	c, err := mediatest.Dial(t.Context(), live(p.RTMP))
+	c, err := mediatest.Dial(t.Context(), to)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return c.Publish("again")
+	return c.Publish(name)
 }

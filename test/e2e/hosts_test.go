@@ -37,6 +37,7 @@ func startHosted(t *testing.T, n int, flags ...string) *hosted {
 	lan := netns.New(t)
 	h := &hosted{lan: lan, crowd: lan.Host(t), fleet: &fleet{
 		flags: append([]string{"-bootstrap-expect", "3", "-retry-join", seeds}, flags...),
+		env:   []string{"PROXY_GRACE_QUIT_TIMEOUT=1s"}, // for sessions of peers that stop
 	}}
 	for range n {
 		h.hosts = append(h.hosts, lan.Host(t))
@@ -115,12 +116,7 @@ func requireUncut(t *testing.T, encoders []*encoder) {
 func (h *hosted) place(t *testing.T, i int) (name string, err error) {
 	t.Helper()
 	name = fmt.Sprintf("new%d", h.placed.Add(1))
-	c, err := mediatest.Dial(t.Context(), h.live(i))
-	if err != nil {
-		return name, err
-	}
-	defer c.Close()
-	return name, c.Publish(name)
+	return name, publishOnce(t, h.live(i), name)
 }
 
 // leadership is what a peer has last said of who leads.
