@@ -45,7 +45,8 @@ type Node struct {
 func Open(ctx context.Context, config Config) (*Node, error) {
 	config = config.withDefaults()
 	settings := config.raftConfig()
-	config.Transport = mended{config.Transport, settings.ElectionTimeout}
+	transport := &mended{Transport: config.Transport, timeout: settings.ElectionTimeout}
+	config.Transport = transport
 	n := &Node{
 		config:  config,
 		log:     config.Log,
@@ -71,6 +72,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
+	transport.raft.Store(n.raft)
 	n.leaders = newLeaders(n.raft)
 	n.journal.appended.Store(new(n.hints.appended))
 	n.serve()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -23,6 +24,7 @@ import (
 type fleet struct {
 	peers []*peertest.Peer
 	flags []string
+	env   []string
 }
 
 // startFleet runs n equal peers that found their cluster together.
@@ -50,15 +52,50 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 
 func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
 	t.Helper()
-	o.Flags = f.flags
+	o.Flags, o.Env = f.flags, f.env
 	return peertest.Start(t, o)
 }
 
 // again starts a peer that has ended, on its ports and its data.
 func (f *fleet) again(t *testing.T, i int) {
 	t.Helper()
+	f.againUnready(t, i)
+	f.peers[i].AwaitReady(t)
+}
+
+func (f *fleet) againUnready(t *testing.T, i int) {
+	t.Helper()
 	old := f.peers[i]
-	f.peers[i] = f.start(t, peertest.Options{Node: old.Node, Ports: old.Ports, DataDir: old.DataDir})
+	o := peertest.Options{Node: old.Node, Ports: old.Ports, DataDir: old.DataDir, Host: old.Host, NotReady: true}
+	if o.Host != nil {
+		o.Ports = nil // it may have moved
+	}
+	f.peers[i] = f.start(t, o)
+}
+
+// stop ends all peers as an operator does.
+func (f *fleet) stop(t *testing.T) {
+	t.Helper()
+	for _, p := range f.peers {
+		p.Signal(t, syscall.SIGTERM)
+	}
+	for _, p := range f.peers {
+		if code := p.Code(t, 40*time.Second); code != 0 {
+			t.Errorf("%s ended with %d; want 0", p.Node, code)
+		}
+	}
+}
+
+// allAgain starts all peers at once after they have ended.
+func (f *fleet) allAgain(t *testing.T) {
+	t.Helper()
+	for i := range f.peers {
+		f.againUnready(t, i)
+	}
+	for _, p := range f.peers {
+		p.AwaitReady(t)
+	}
+	f.awaitMembers(t, len(f.peers))
 }
 
 // memberState is a peer in the API of another.
@@ -178,7 +215,7 @@ func TestConsistentReadKnowsWhatWasSaid(t *testing.T) {
 	register(t, f, "o1", "o2")
 	for i := range 60 {
 		name := fmt.Sprintf("n%d", i)
-		c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[i%3].RTMP, App: "live"})
+		c, err := mediatest.Dial(t.Context(), live(f.peers[i%3].RTMP))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,25 +236,27 @@ type viewer struct {
 	mu           sync.Mutex
 	frames, lost uint32        // guarded by mu
 	longest      time.Duration // guarded by mu; between two frames
-	err          error         // guarded by mu; why it ended
+	cuts         int           // guarded by mu; ends that were not ours
+	err          error         // guarded by mu; why it ended last
 }
 
-func (v *viewer) run(ctx context.Context, addr, name string) {
-	c, err := mediatest.Dial(ctx, mediatest.Target{Addr: addr, App: "live"})
+// run plays once. What it misses before it begins is not lost.
+func (v *viewer) run(ctx context.Context, of mediatest.Target, name string) {
+	c, err := mediatest.Dial(ctx, of)
 	if err == nil {
 		defer c.Close()
 		defer context.AfterFunc(ctx, c.Close)()
 		err = c.Play(name)
 	}
 	var last uint32
-	at := time.Now()
+	var at time.Time // of the last frame; zero: none yet
 	for err == nil {
 		var number uint32
 		if _, number, err = c.NextFrame(); err != nil {
 			break
 		}
 		v.mu.Lock()
-		if v.frames > 0 {
+		if !at.IsZero() {
 			v.lost += number - last - 1
 			v.longest = max(v.longest, time.Since(at))
 		}
@@ -228,6 +267,7 @@ func (v *viewer) run(ctx context.Context, addr, name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if ctx.Err() == nil {
+		v.cuts++
 		v.err = err
 	}
 }
@@ -238,8 +278,28 @@ func (v *viewer) seen() (frames, lost uint32, longest time.Duration, err error) 
 	return v.frames, v.lost, v.longest, v.err
 }
 
-// startViewers plays n streams of encoders at a peer until the test ends.
-func startViewers(t *testing.T, addr, prefix string, n int) []*viewer {
+// startViewers plays n streams of encoders until the test ends.
+func startViewers(t *testing.T, of mediatest.Target, prefix string, n int) []*viewer {
+	t.Helper()
+	return startViewing(t, prefix, n, func(ctx context.Context, v *viewer, name string) { v.run(ctx, of, name) })
+}
+
+// startReturningViewers plays n streams of encoders until the test ends, and
+// comes back whenever it is cut off.
+func startReturningViewers(t *testing.T, of mediatest.Target, prefix string, n int) []*viewer {
+	t.Helper()
+	return startViewing(t, prefix, n, func(ctx context.Context, v *viewer, name string) {
+		for ctx.Err() == nil {
+			v.run(ctx, of, name)
+			select {
+			case <-ctx.Done():
+			case <-time.After(reconnectAfter):
+			}
+		}
+	})
+}
+
+func startViewing(t *testing.T, prefix string, n int, run func(ctx context.Context, v *viewer, name string)) []*viewer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -247,7 +307,7 @@ func startViewers(t *testing.T, addr, prefix string, n int) []*viewer {
 	viewers := make([]*viewer, n)
 	for i := range viewers {
 		viewers[i] = &viewer{}
-		running.Go(func() { viewers[i].run(ctx, addr, fmt.Sprintf("%s%03d", prefix, i)) })
+		running.Go(func() { run(ctx, viewers[i], fmt.Sprintf("%s%03d", prefix, i)) })
 	}
 	return viewers
 }
@@ -276,16 +336,16 @@ func TestLeaderIsKilledWhileStreamsFlow(t *testing.T) {
 	register(t, f, "o1", "o2")
 	doomed := f.leader(t, 0)
 	a, b := f.peers[(doomed+1)%3], f.peers[(doomed+2)%3]
-	encoders := startEncoders(t, a.RTMP, "s", 20)
+	encoders := startEncoders(t, live(a.RTMP), "s", 20)
 	for _, e := range encoders {
 		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
 	}
-	viewers := append(startViewers(t, b.RTMP, "s", 20), startViewers(t, a.RTMP, "s", 20)...)
+	viewers := append(startViewers(t, live(b.RTMP), "s", 20), startViewers(t, live(a.RTMP), "s", 20)...)
 	requireWhole(t, viewers, 20)
 
 	f.peers[doomed].Kill()
 	killed := time.Now()
-	startEncoders(t, b.RTMP, "late", 5)
+	startEncoders(t, live(b.RTMP), "late", 5)
 	peertest.Eventually(t, 30*time.Second, "new streams are placed", func() bool {
 		n := 0
 		for name, p := range b.Placements(t) {
@@ -313,7 +373,7 @@ func TestLeaderIsKilledWhileStreamsFlow(t *testing.T) {
 func TestWholeClusterStopsAndComesBack(t *testing.T) {
 	f := startFleet(t, 3)
 	register(t, f, "o1", "o2", "o3")
-	encoders := startEncoders(t, f.peers[0].RTMP, "s", 10)
+	encoders := startEncoders(t, live(f.peers[0].RTMP), "s", 10)
 	for _, e := range encoders {
 		peertest.Eventually(t, 30*time.Second, e.name+" is published", e.publishing)
 	}
@@ -321,23 +381,8 @@ func TestWholeClusterStopsAndComesBack(t *testing.T) {
 		t.Fatalf("origin weight = %d %s", code, errs)
 	}
 	before := clusterOf(t, f.peers[2])
-	for _, p := range f.peers {
-		p.Signal(t, syscall.SIGTERM)
-	}
-	for _, p := range f.peers {
-		if code := p.Code(t, 40*time.Second); code != 0 {
-			t.Errorf("%s ended with %d; want 0", p.Node, code)
-		}
-	}
-	for i := range f.peers {
-		f.peers[i] = f.start(t, peertest.Options{
-			Node: f.peers[i].Node, Ports: f.peers[i].Ports, DataDir: f.peers[i].DataDir, NotReady: true,
-		})
-	}
-	for _, p := range f.peers {
-		p.AwaitReady(t)
-	}
-	f.awaitMembers(t, 3)
+	f.stop(t)
+	f.allAgain(t)
 	if after := clusterOf(t, f.peers[0]); after != before {
 		t.Errorf("cluster = %s; want the same, %s", after, before)
 	}
@@ -367,10 +412,10 @@ func clusterOf(t *testing.T, p *peertest.Peer) string {
 func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	f := startFleet(t, 3, "-place-timeout", "1s", "-ready-grace", "1s")
 	register(t, f, "o1")
-	encoder := startEncoders(t, f.peers[0].RTMP, "s", 1)[0]
+	encoder := startEncoders(t, live(f.peers[0].RTMP), "s", 1)[0]
 	peertest.Eventually(t, 30*time.Second, "published", encoder.publishing)
 	peertest.Eventually(t, 30*time.Second, "known everywhere", func() bool { return len(f.peers[0].Placements(t)) == 1 })
-	viewers := startViewers(t, f.peers[0].RTMP, "s", 1)
+	viewers := startViewers(t, live(f.peers[0].RTMP), "s", 1)
 	requireWhole(t, viewers, 10)
 	f.peers[1].Kill()
 	f.peers[2].Kill()
@@ -381,17 +426,35 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 	if _, errs, code := f.peers[0].CLI(t, "placement", "get", "-consistent", "live/s000"); code != 1 || !strings.Contains(errs, "undecided") {
 		t.Errorf("placement get -consistent = %d %s; want a refusal for want of a majority", code, errs)
 	}
-	requireWhole(t, startViewers(t, f.peers[0].RTMP, "s", 1), 10) // who comes now
-	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: f.peers[0].RTMP, App: "live"})
+	requireWhole(t, startViewers(t, live(f.peers[0].RTMP), "s", 1), 10) // who comes now
+	requireRefusals(t, f.peers[0], &net.Dialer{})
+	f.again(t, 1)
+	peertest.Eventually(t, 30*time.Second, "a majority places again", func() bool {
+		return publishOnce(t, live(f.peers[0].RTMP), "again") == nil
+	})
+	requireWhole(t, viewers, 10)
+}
+
+// requireRefusals checks what a peer without a majority tells those who bring a
+// new stream, and those who watch over it.
+func requireRefusals(t *testing.T, p *peertest.Peer, from mediatest.Dialer) {
+	t.Helper()
+	target := live(p.RTMP)
+	target.From = from
+	var status *mediatest.StatusError
+	if err := publishOnce(t, target, "new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
+		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
+	}
+	player, err := mediatest.Dial(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	var status *mediatest.StatusError
-	if err = c.Publish("new"); !errors.As(err, &status) || status.Code != "NetStream.Publish.Rejected" {
-		t.Errorf("publish of a new stream = %v; want NetStream.Publish.Rejected", err)
+	defer player.Close()
+	if err = player.Play("other"); !errors.As(err, &status) || status.Code != "NetStream.Play.Failed" {
+		t.Errorf("play of a new stream = %v; want NetStream.Play.Failed", err)
 	}
-	response, err := http.Get("http://" + f.peers[0].HTTP + "/live/other.flv")
+	client := http.Client{Transport: &http.Transport{DialContext: from.DialContext, DisableKeepAlives: true}}
+	response, err := client.Get("http://" + p.HTTP + "/live/other.flv")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,23 +464,18 @@ func TestMinorityServesWhatItKnowsAndRefusesTheRest(t *testing.T) {
 		t.Errorf("play of a new stream = %s, Retry-After %q; want 503 with it", response.Status, response.Header.Get("Retry-After"))
 	}
 	peertest.Eventually(t, 20*time.Second, "/readyz says so", func() bool {
-		status, _ := f.peers[0].Call(t, http.MethodGet, "/readyz", nil)
+		status, _ := p.Call(t, http.MethodGet, "/readyz", nil)
 		return status == http.StatusServiceUnavailable
 	})
-	f.again(t, 1)
-	peertest.Eventually(t, 30*time.Second, "a majority places again", func() bool {
-		return publishOnce(t, f.peers[0]) == nil
-	})
-	requireWhole(t, viewers, 10)
 }
 
 // publishOnce publishes a stream for a moment.
-func publishOnce(t *testing.T, p *peertest.Peer) error {
+func publishOnce(t *testing.T, to mediatest.Target, name string) error {
 	t.Helper()
-	c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: p.RTMP, App: "live"})
+	c, err := mediatest.Dial(t.Context(), to)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return c.Publish("again")
+	return c.Publish(name)
 }

@@ -27,9 +27,9 @@ type encoder struct {
 // reconnectAfter is how long an encoder waits before it tries again.
 const reconnectAfter = 200 * time.Millisecond
 
-func (e *encoder) run(ctx context.Context, addr string) {
+func (e *encoder) run(ctx context.Context, to mediatest.Target) {
 	for ctx.Err() == nil {
-		e.attempt(ctx, addr)
+		e.attempt(ctx, to)
 		select {
 		case <-ctx.Done():
 		case <-time.After(reconnectAfter):
@@ -37,13 +37,13 @@ func (e *encoder) run(ctx context.Context, addr string) {
 	}
 }
 
-func (e *encoder) attempt(ctx context.Context, addr string) {
+func (e *encoder) attempt(ctx context.Context, to mediatest.Target) {
 	e.mu.Lock()
 	if e.broken.IsZero() {
 		e.broken = time.Now()
 	}
 	e.mu.Unlock()
-	c, err := mediatest.Dial(ctx, mediatest.Target{Addr: addr, App: "live"})
+	c, err := mediatest.Dial(ctx, to)
 	if err != nil {
 		return
 	}
@@ -82,8 +82,11 @@ func (e *encoder) publishing() bool {
 	return e.accepted
 }
 
+// live is the app of all streams that the tests count.
+func live(addr string) mediatest.Target { return mediatest.Target{Addr: addr, App: "live"} }
+
 // startEncoders runs encoders until the test ends.
-func startEncoders(t *testing.T, addr, prefix string, n int) []*encoder {
+func startEncoders(t *testing.T, to mediatest.Target, prefix string, n int) []*encoder {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -91,7 +94,7 @@ func startEncoders(t *testing.T, addr, prefix string, n int) []*encoder {
 	encoders := make([]*encoder, n)
 	for i := range encoders {
 		encoders[i] = &encoder{name: fmt.Sprintf("%s%03d", prefix, i)}
-		running.Go(func() { encoders[i].run(ctx, addr) })
+		running.Go(func() { encoders[i].run(ctx, to) })
 	}
 	return encoders
 }
@@ -116,7 +119,7 @@ func TestManyStreamsAreBalancedAndSurviveTheirOrigin(t *testing.T) {
 	if _, errs, code := peer.CLI(t, "origin", "weight", "nginx1", "200"); code != 0 {
 		t.Fatalf("origin weight = %d %s", code, errs)
 	}
-	encoders := startEncoders(t, peer.RTMP, "s", streams)
+	encoders := startEncoders(t, live(peer.RTMP), "s", streams)
 	peertest.Eventually(t, 60*time.Second, "all streams published", func() bool {
 		// A placement counts its publisher before the origin has accepted it.
 		return !slices.ContainsFunc(encoders, func(e *encoder) bool { return !e.publishing() })
@@ -148,7 +151,7 @@ func TestManyStreamsAreBalancedAndSurviveTheirOrigin(t *testing.T) {
 		t.Errorf("%d encoders were cut off; want the %d of the dead origin", cuts, byOrigin["lal1"])
 	}
 
-	startEncoders(t, peer.RTMP, "late", 20)
+	startEncoders(t, live(peer.RTMP), "late", 20)
 	peertest.Eventually(t, 30*time.Second, "new streams published", func() bool {
 		_, n := published(t, peer)
 		return n == streams+20
@@ -156,7 +159,7 @@ func TestManyStreamsAreBalancedAndSurviveTheirOrigin(t *testing.T) {
 	if byOrigin, _ = published(t, peer); byOrigin["lal1"] != 0 {
 		t.Errorf("the dead origin got %d new streams", byOrigin["lal1"])
 	}
-	viewer, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: peer.RTMP, App: "live"})
+	viewer, err := mediatest.Dial(t.Context(), live(peer.RTMP))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,7 +158,7 @@ func TestSRSKeepsItsHLSContextThroughThePeer(t *testing.T) {
 func TestRestartedSRSLosesItsPlacements(t *testing.T) {
 	eachSRS(t, func(t *testing.T, peer *peertest.Peer, origin srs) {
 		before := peer.Origins(t)["vid-e2e0001"]
-		encoder := startEncoders(t, peer.RTMP, "s", 1)[0]
+		encoder := startEncoders(t, live(peer.RTMP), "s", 1)[0]
 		peertest.Eventually(t, 20*time.Second, "publisher", encoder.publishing)
 		placed := peer.Placements(t)["live/s000"]
 		encoder.forget()
@@ -183,7 +183,7 @@ func TestSecondPublisherHearsSRSItself(t *testing.T) {
 		awaitOK(t, "http://"+peer.HTTP+"/live/cam.flv")
 		said := make(map[string]string)
 		for who, addr := range map[string]string{"origin": origin.rtmp, "peer": peer.RTMP} {
-			c, err := mediatest.Dial(t.Context(), mediatest.Target{Addr: addr, App: "live"})
+			c, err := mediatest.Dial(t.Context(), live(addr))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,10 +20,16 @@ const answerTimeout = 15 * time.Second
 // Target is where a client goes and what it says of itself.
 type Target struct {
 	Addr    string // to dial
+	From    Dialer // nil: this machine
 	TCURL   string // rtmp://host/app; empty: made from Addr and App
 	App     string // as in connect; empty: the path of TCURL
 	Connect amf0.Object
 	Prefix  []byte // sent before C0: an F3 or PROXY protocol header
+}
+
+// Dialer is where connections come from.
+type Dialer interface {
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Client is an encoder or a player after connect.
@@ -59,8 +65,10 @@ func statusError(info amf0.Object) error {
 // Dial connects, shakes hands and waits for the answer to connect. The end of
 // ctx closes the connection.
 func Dial(ctx context.Context, t Target) (*Client, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", t.Addr)
+	if t.From == nil {
+		t.From = &net.Dialer{}
+	}
+	conn, err := t.From.DialContext(ctx, "tcp", t.Addr)
 	if err != nil {
 		return nil, err
 	}

@@ -24,13 +24,30 @@ import (
 type Config struct {
 	Server   string        // server id, kept over restarts; empty: unique to this origin
 	DeviceID string        // as configured in SRS; empty: none
-	IP       string        // as registered; empty: 127.0.0.1
+	IP       string        // as registered; empty: that of the Host
+	Host     Host          // where it runs; nil: 127.0.0.1
 	Register string        // URL of the heartbeat; empty: no heartbeat
 	Interval time.Duration // between heartbeats; 0: 9s, as SRS
 	FullAddr bool          // register rtmp, http and api as ip:port, not as a port
 	Summary  map[string]any
 	Script   Script
 }
+
+// Host is a machine with one address.
+type Host interface {
+	IP() string
+	Listen(ctx context.Context, network, addr string) (net.Listener, error)
+	DialContext(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// loopback is this machine as a [Host].
+type loopback struct {
+	net.ListenConfig
+	net.Dialer
+}
+
+// IP returns the address of this machine.
+func (*loopback) IP() string { return "127.0.0.1" }
 
 // Stage is a point in the life of an RTMP connection.
 type Stage int
@@ -119,14 +136,17 @@ func Start(tb testing.TB, config Config) *Origin {
 	if config.Server == "" {
 		config.Server = fmt.Sprintf("vid-%07d", originCount.Add(1))
 	}
+	if config.Host == nil {
+		config.Host = &loopback{}
+	}
 	if config.IP == "" {
-		config.IP = "127.0.0.1"
+		config.IP = config.Host.IP()
 	}
 	if config.Interval == 0 {
 		config.Interval = 9 * time.Second
 	}
 	o := &Origin{config: config, script: config.Script, ports: [3]string{"0", "0", "0"}}
-	o.client.Transport = &http.Transport{DisableKeepAlives: true} // SRS dials each time
+	o.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: config.Host.DialContext} // SRS dials each time
 	if err := o.start(); err != nil {
 		tb.Fatalf("start origin: %v", err)
 	}
@@ -146,7 +166,7 @@ func (o *Origin) start() error {
 	serve := []func(*run, net.Listener){o.serveRTMP, o.serveHTTP, o.serveAPI}
 	listeners := make([]net.Listener, 0, len(serve))
 	for i := range serve {
-		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", o.ports[i]))
+		ln, err := o.config.Host.Listen(ctx, "tcp", net.JoinHostPort(o.config.Host.IP(), o.ports[i]))
 		if err != nil {
 			cancel()
 			for _, ln := range listeners {
@@ -273,7 +293,7 @@ func (o *Origin) API() string { return o.addr(2) }
 func (o *Origin) addr(i int) string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return net.JoinHostPort("127.0.0.1", o.ports[i])
+	return net.JoinHostPort(o.config.Host.IP(), o.ports[i])
 }
 
 // Publishing reports whether app/name has a publisher here.

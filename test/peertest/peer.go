@@ -103,7 +103,8 @@ type Options struct {
 	NotReady bool
 	DataDir  string // empty: a temporary folder
 	Node     string // name; empty: peer1
-	Ports    *Ports // empty: free ones
+	Ports    *Ports // empty: free ones, or at a Host the default ones
+	Host     Host   // nil: this machine
 }
 
 // Ports are the listeners of a peer as host:port, to be had again after a
@@ -124,13 +125,16 @@ type Peer struct {
 
 	Node    string
 	DataDir string
+	Host    Host // nil: this machine
 }
 
 // Start runs `srsx agent` and waits until it is ready.
 func Start(tb testing.TB, o Options) *Peer {
 	tb.Helper()
-	p := &Peer{Ports: o.Ports, Node: o.Node, DataDir: o.DataDir}
-	if p.Ports == nil {
+	p := &Peer{Ports: o.Ports, Node: o.Node, DataDir: o.DataDir, Host: o.Host}
+	if p.Ports == nil && p.Host != nil {
+		p.Ports = portsAt(p.Host)
+	} else if p.Ports == nil {
 		p.Ports = FreePorts(tb)
 	}
 	if p.Node == "" {
@@ -139,9 +143,10 @@ func Start(tb testing.TB, o Options) *Peer {
 	if p.DataDir == "" {
 		p.DataDir = filepath.Join(tb.TempDir(), "data")
 	}
-	args := []string{
-		"agent", "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-system-api", p.System,
-		"-data-dir", p.DataDir, "-node", p.Node, "-slow-start", "0", "-cluster", p.Cluster, "-gossip", p.Gossip, "-advertise", "127.0.0.1",
+	args := []string{"agent", "-data-dir", p.DataDir, "-node", p.Node, "-slow-start", "0"}
+	if p.Host == nil {
+		args = append(args, "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-system-api", p.System,
+			"-cluster", p.Cluster, "-gossip", p.Gossip, "-advertise", "127.0.0.1")
 	}
 	if o.Config != "" {
 		file := filepath.Join(tb.TempDir(), "srsx.yaml")
@@ -152,7 +157,7 @@ func Start(tb testing.TB, o Options) *Peer {
 	}
 	p.Process = Run(tb, Command{
 		Path: binary, Args: append(args, o.Flags...),
-		Env: append([]string{"GO_PPROF=" + p.Pprof}, o.Env...),
+		Env: append([]string{"GO_PPROF=" + p.Pprof}, o.Env...), Host: p.Host,
 	})
 	if !o.NotReady {
 		p.AwaitReady(tb)
@@ -182,12 +187,6 @@ func (p *Peer) AwaitReady(tb testing.TB) {
 // Register returns the URL to which origins send their heartbeats.
 func (p *Peer) Register() string { return "http://" + p.System + "/api/v1/srs/register" }
 
-// system is the client of the system API: no kept connection that would count
-// as a leak.
-func system() *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-}
-
 func (p *Peer) try(ctx context.Context, method, path string, body any) (status int, answer []byte, err error) {
 	var content io.Reader
 	if body != nil {
@@ -197,14 +196,14 @@ func (p *Peer) try(ctx context.Context, method, path string, body any) (status i
 		}
 		content = bytes.NewReader(b)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+p.System+path, content)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+p.system()+path, content)
 	if err != nil {
 		return 0, nil, err
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := system().Do(request)
+	response, err := p.client().Do(request)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -325,11 +324,22 @@ func (p *Peer) Metric(tb testing.TB, name, labels string) float64 {
 // CLI runs a command of srsx against the peer.
 func (p *Peer) CLI(tb testing.TB, args ...string) (stdout, stderr string, code int) {
 	tb.Helper()
-	return CLI(tb, []string{"SRSX_ADDR=http://" + p.System}, args...)
+	return runCLI(tb, p.Host, []string{"SRSX_ADDR=http://" + p.system()}, args...)
+}
+
+// StartCLI starts a command of srsx that goes on for ever against the peer.
+func (p *Peer) StartCLI(tb testing.TB, args ...string) *Process {
+	tb.Helper()
+	return Run(tb, Command{Path: binary, Args: args, Env: []string{"SRSX_ADDR=http://" + p.system()}, Host: p.Host})
 }
 
 // CLI runs srsx with args to its end.
 func CLI(tb testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
+	tb.Helper()
+	return runCLI(tb, nil, env, args...)
+}
+
+func runCLI(tb testing.TB, at Host, env []string, args ...string) (stdout, stderr string, code int) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -338,63 +348,13 @@ func CLI(tb testing.TB, env []string, args ...string) (stdout, stderr string, co
 	cmd.Dir = tb.TempDir()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
+	err := start(at, cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		tb.Fatalf("srsx %s: %v", strings.Join(args, " "), err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
-
-// Footprint is what a peer takes of the machine.
-type Footprint struct {
-	Goroutines, Descriptors int
-	Heap                    float64 // bytes, after a collection
-}
-
-// Footprint measures the peer after a garbage collection.
-func (p *Peer) Footprint(tb testing.TB) Footprint {
-	tb.Helper()
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+p.Pprof+"/debug/pprof/heap?gc=1", nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	response, err := system().Do(request)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer response.Body.Close()
-	if _, err = io.Copy(io.Discard, response.Body); err != nil {
-		tb.Fatal(err)
-	}
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return Footprint{
-		Goroutines:  int(p.Metric(tb, "go_goroutines", "")),
-		Descriptors: len(files),
-		Heap:        p.Metric(tb, "go_memstats_heap_inuse_bytes", ""),
-	}
-}
-
-// RequireBaseline waits until the peer takes no more than before, give or take
-// what the measuring itself needs.
-func (p *Peer) RequireBaseline(tb testing.TB, before Footprint) {
-	tb.Helper()
-	const (
-		slack     = 6        // goroutines, descriptors: connections of the measuring
-		heapSlack = 12 << 20 // bytes: pools and tables that stay warm
-	)
-	var now Footprint
-	defer func() {
-		if tb.Failed() {
-			tb.Logf("footprint = %+v; before %+v", now, before)
-		}
-	}()
-	Eventually(tb, 30*time.Second, "goroutines, descriptors and memory back at the baseline", func() bool {
-		now = p.Footprint(tb)
-		return now.Goroutines <= before.Goroutines+slack && now.Descriptors <= before.Descriptors+slack &&
-			now.Heap <= before.Heap+heapSlack
-	})
 }

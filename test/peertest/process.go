@@ -45,6 +45,7 @@ type Command struct {
 	Args []string
 	Env  []string // besides this process's own, which loses what would configure srsx
 	Dir  string   // empty: a temporary folder
+	Host Host     // nil: this machine
 }
 
 // Run starts a program in a process group of its own, which is killed when the
@@ -61,7 +62,7 @@ func Run(tb testing.TB, c Command) *Process {
 	p.cmd.SysProcAttr = attributes()
 	// A grandchild that keeps the pipe open must not hold up Wait.
 	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
+	if err := start(c.Host, p.cmd); err != nil {
 		tb.Fatalf("start %s: %v", c.Path, err)
 	}
 	go func() {
