@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,11 +84,22 @@ func (k *Keeper) Serve(ctx context.Context) error {
 	}
 }
 
-// Remove takes a server out of the configuration at the word of an operator. It
-// returns an error as [MayLeave] does when that would cost the majority, and comes
-// back when the change is committed. A server that gossip shows alive is let in
-// again: to keep it out, gossip has to know first that it is gone.
-func (k *Keeper) Remove(ctx context.Context, id raft.ServerID) error {
+// MayLeave returns an error as [MayLeave] does, by what is so now.
+func (k *Keeper) MayLeave(ctx context.Context, id raft.ServerID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, err := k.look(ctx)
+	if err != nil {
+		return err
+	}
+	return MayLeave(s, id)
+}
+
+// Remove takes a server out of the configuration at the word of an operator, and
+// comes back when that is committed. It returns an error as [MayLeave] does when
+// that would cost the majority. A server that gossip shows alive is let in again:
+// declare makes gossip know that it is gone, once it is certain that it may go.
+func (k *Keeper) Remove(ctx context.Context, id raft.ServerID, declare func(context.Context) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s, err := k.look(ctx)
@@ -95,9 +107,16 @@ func (k *Keeper) Remove(ctx context.Context, id raft.ServerID) error {
 		return err
 	}
 	if err := MayLeave(s, id); err != nil {
-		return fmt.Errorf("remove %s: %w", id, err)
+		return err
 	}
-	return k.take(ctx, Step{Do: Remove, ID: id, Reason: "an operator removed it"})
+	if err := declare(ctx); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(s.Config.Servers, func(s raft.Server) bool { return s.ID == id }) {
+		return nil
+	}
+	step := *newPicture(s, k.cfg.Settings).step(Remove, id, "by the word of an operator")
+	return k.take(ctx, step)
 }
 
 // fit takes one step after the other until the configuration fits.
@@ -129,7 +148,7 @@ func (k *Keeper) fitOnce(ctx context.Context) (more bool, err error) {
 // look asks everybody and returns what is so now.
 func (k *Keeper) look(ctx context.Context) (Situation, error) {
 	future := k.cfg.Raft.GetConfiguration()
-	if err := future.Error(); err != nil {
+	if err := answered(ctx, future); err != nil {
 		return Situation{}, fmt.Errorf("read configuration: %w", err)
 	}
 	c := future.Configuration()
@@ -137,7 +156,7 @@ func (k *Keeper) look(ctx context.Context) (Situation, error) {
 	contacts := k.cfg.Contacts(ctx, c)
 	standings := k.watch.Observe(Observation{
 		Now:      time.Now(),
-		Quorum:   k.cfg.Raft.VerifyLeader().Error() == nil,
+		Quorum:   answered(ctx, k.cfg.Raft.VerifyLeader()) == nil,
 		Config:   c,
 		Peers:    peers,
 		Contacts: contacts,
@@ -182,9 +201,22 @@ func (k *Keeper) take(ctx context.Context, s Step) error {
 	default:
 		return errors.New("unknown step " + string(s.Do))
 	}
-	if err := future.Error(); err != nil {
+	if err := answered(ctx, future); err != nil {
 		return fmt.Errorf("%s %s: %w", s.Do, s.ID, err)
 	}
 	k.cfg.Log.InfoContext(ctx, "membership changed", "action", s.Do, "peer", s.Name, "id", s.ID, "reason", s.Reason)
 	return nil
+}
+
+// answered waits for Raft, which does not answer while its disk hangs: the rest of
+// this peer must not hang with it.
+func answered(ctx context.Context, future raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- future.Error() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -2,6 +2,7 @@ package quorum_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -250,14 +251,75 @@ func TestOperatorRemovesWhomTheMajorityDoesNotNeed(t *testing.T) {
 	}
 	g.eventually("three vote", g.is("aV", "bV", "cV"))
 	g.stop("c")
-	if err := k.Remove(t.Context(), "b"); err == nil || !strings.Contains(err.Error(), "nc away") {
-		t.Errorf("Remove of one that is needed = %v; want an error that says who is away", err)
+	declare := func(id raft.ServerID) func(context.Context) error {
+		return func(context.Context) error {
+			g.change(id, func(p *quorum.Peer) { p.Left = true }) // else gossip brings it back
+			return nil
+		}
 	}
-	g.change("c", func(p *quorum.Peer) { p.Left = true }) // else gossip brings it back
-	if err := k.Remove(t.Context(), "c"); err != nil {
+	if err := k.MayLeave(t.Context(), "b"); !errors.Is(err, quorum.ErrNeeded) {
+		t.Errorf("MayLeave of one that is needed = %v; want ErrNeeded", err)
+	}
+	err := k.Remove(t.Context(), "b", declare("b"))
+	if !errors.Is(err, quorum.ErrNeeded) || !strings.Contains(err.Error(), "nc away") {
+		t.Errorf("Remove of one that is needed = %v; want ErrNeeded, and who is away", err)
+	}
+	if peers := g.all(); slices.ContainsFunc(peers, func(p quorum.Peer) bool { return p.Left }) {
+		t.Errorf("after a refusal gossip shows %+v; want nobody gone", peers)
+	}
+	if err := k.Remove(t.Context(), "c", declare("c")); err != nil {
 		t.Errorf("Remove of the one that is away = %v", err)
 	}
 	if !g.is("aV", "bV")() {
 		t.Error("it is still there when Remove returns")
+	}
+	if err := k.Remove(t.Context(), "c", declare("c")); err != nil {
+		t.Errorf("Remove once more = %v; want nothing to do", err)
+	}
+}
+
+func TestOnlyVoterGetsASuccessorWhenItLeaves(t *testing.T) {
+	g := newGroup(t)
+	g.start("a")
+	k := g.lead("a")
+	g.start("b")
+	g.eventually("b is a replica", g.is("aV", "bR"))
+	if err := k.MayLeave(t.Context(), "a"); !errors.Is(err, quorum.ErrNeeded) {
+		t.Errorf("MayLeave of the only voter = %v; want ErrNeeded", err)
+	}
+	g.change("a", func(p *quorum.Peer) { p.Leaving = true })
+	g.eventually("b votes, too", g.is("aV", "bV"))
+	if err := k.MayLeave(t.Context(), "a"); err != nil {
+		t.Errorf("MayLeave of one of two that work = %v", err)
+	}
+}
+
+// hungRaft answers nothing, as Raft does while its disk hangs.
+type hungRaft struct {
+	quorum.Raft
+	hang chan struct{}
+}
+
+func (r hungRaft) GetConfiguration() raft.ConfigurationFuture { return hungAnswer{hang: r.hang} }
+
+type hungAnswer struct {
+	raft.ConfigurationFuture
+	hang chan struct{}
+}
+
+func (a hungAnswer) Error() error { <-a.hang; return raft.ErrRaftShutdown }
+
+func TestKeeperEndsThoughRaftHangs(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	k := quorum.NewKeeper(quorum.Config{Raft: hungRaft{hang: hang}, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { _ = k.Serve(ctx); close(ended) }()
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Serve goes on after its context has ended")
 	}
 }

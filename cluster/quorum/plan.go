@@ -35,7 +35,7 @@ func (p *picture) removeGone() *Step {
 			continue
 		}
 		if server.Suffrage == raft.Voter && !p.majorityWithout(server.ID) {
-			p.note(server.ID, p.name(server.ID)+" wants to leave, but without it there would be no majority: "+p.away())
+			p.note(server.ID, p.name(server.ID)+" wants to leave, but without it there would be no majority: "+p.away(server.ID))
 			continue
 		}
 		return p.step(Remove, server.ID, "it has left")
@@ -43,27 +43,32 @@ func (p *picture) removeGone() *Step {
 	return nil
 }
 
-// MayLeave returns an error when a peer must not leave now, since the others had
-// no majority without it.
+// ErrNeeded means that a peer must not leave now: the others had no majority
+// without it.
+var ErrNeeded = errors.New("it is needed")
+
+// MayLeave returns an error matching [ErrNeeded] when a peer must not leave now. A
+// peer that is dead by gossip and does not work is in nobody's majority: it may
+// always go.
 func MayLeave(s Situation, id raft.ServerID) error {
 	p := newPicture(s, Settings{})
 	for _, v := range p.voters {
 		switch {
-		case v.ID != id:
+		case v.ID != id || !p.peers[id].Alive && !p.working(id):
 		case len(p.voters) == 1:
-			return errors.New("it is the only voter: stop it instead, or let others join and vote first")
+			return fmt.Errorf("%w: it is the only voter, and there is no replica that can vote in its place", ErrNeeded)
 		case !p.majorityWithout(id):
-			return errors.New("without it there would be no majority: " + p.away())
+			return fmt.Errorf("%w: without it there would be no majority: %s", ErrNeeded, p.away(id))
 		}
 	}
 	return nil
 }
 
-// away names the voters that are not working.
-func (p *picture) away() string {
+// away names the voters, other than the given one, that are not working.
+func (p *picture) away(without raft.ServerID) string {
 	var names []string
 	for _, v := range p.voters {
-		if !p.working(v.ID) {
+		if v.ID != without && !p.working(v.ID) {
 			names = append(names, p.name(v.ID))
 		}
 	}
@@ -76,24 +81,24 @@ func (p *picture) away() string {
 
 // demote takes the vote from one who should not have it.
 func (p *picture) demote() *Step {
-	limit := p.set.votersAmong(p.countEligible())
+	limit, staying := p.set.votersAmong(p.countEligible()), p.staying()
 	candidates := p.candidates()
 	if p.peers[p.Self].NonVoter {
 		p.note(p.Self, p.name(p.Self)+" was started with -non-voter and leads: transfer the leadership, then it becomes a replica")
 	}
 	for _, v := range p.byUse() {
-		if v.ID == p.Self || !p.majorityWithout(v.ID) {
+		if v.ID == p.Self || p.goes(v.ID) || !p.majorityWithout(v.ID) {
 			continue
 		}
 		switch {
 		case p.peers[v.ID].NonVoter:
 			return p.step(Demote, v.ID, "it was started with -non-voter")
-		case len(p.voters) > limit:
+		case staying > limit:
 			return p.step(Demote, v.ID, fmt.Sprintf("%d voters are enough", limit))
 		case p.lost(v.ID) && len(candidates) > 0:
 			return p.step(Demote, v.ID, "it is away, and "+p.name(candidates[0].ID)+" can vote in its place")
-		case len(p.voters)%2 == 0 && len(p.voters) > 2 && !p.mayGrow():
-			return p.step(Demote, v.ID, fmt.Sprintf("%d voters bear no more losses than %d", len(p.voters), len(p.voters)-1))
+		case staying%2 == 0 && staying > 2 && !p.mayGrow():
+			return p.step(Demote, v.ID, fmt.Sprintf("%d voters bear no more losses than %d", staying, staying-1))
 		}
 	}
 	return nil
@@ -151,10 +156,10 @@ func (p *picture) candidates() []raft.Server {
 
 // promote gives a vote to a steady replica where that ends, by itself or with the
 // next ones, in an odd number: an even number bears no more losses than the odd
-// one below it.
+// one below it. The only voter so gets a successor when it is about to leave.
 func (p *picture) promote() *Step {
 	candidates := p.candidates()
-	voters := len(p.voters)
+	voters := p.staying()
 	room := min(p.set.votersAmong(p.countEligible())-voters, len(candidates))
 	if (voters+room)%2 == 0 {
 		room--

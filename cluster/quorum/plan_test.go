@@ -101,6 +101,13 @@ func TestNextStep(t *testing.T) {
 		{"who is about to leave is removed", []string{"aV", "bV", "cVg"}, quorum.Settings{}, "remove c"},
 		{"but not when that costs the majority", []string{"aV", "bV-", "cVg"}, quorum.Settings{}, "nothing"},
 		{"the leader is not removed", []string{"aVg", "bV", "cV"}, quorum.Settings{}, "nothing"},
+		{"only voter about to leave gets a successor", []string{"aVg", "bR"}, quorum.Settings{}, "promote b"},
+		{"who must not vote is none", []string{"aVg", "bRn"}, quorum.Settings{}, "nothing"},
+		{"nor who is not steady", []string{"aVg", "bRu"}, quorum.Settings{}, "nothing"},
+		{"leader about to leave is replaced first", []string{"aVg", "bV", "cV", "dR"}, quorum.Settings{}, "promote d"},
+		{"and is no voter too many then", []string{"aVg", "bV", "cV", "dV"}, quorum.Settings{}, "nothing"},
+		{"a replica votes so that one may leave", []string{"aV", "bV-", "cVg", "dR"}, quorum.Settings{}, "promote d"},
+		{"then it may", []string{"aV", "bV-", "cVg", "dV"}, quorum.Settings{}, "remove c"},
 		{"two after a leave are kept", []string{"aV", "bV"}, quorum.Settings{}, "nothing"},
 		{"replica away for days is removed", []string{"aV", "bRX"}, quorum.Settings{}, "remove b"},
 		{"voter away for days is removed", []string{"aV", "bV", "cVX"}, quorum.Settings{}, "remove c"},
@@ -203,6 +210,7 @@ func TestMayLeave(t *testing.T) {
 		{[]string{"aV", "bV", "cV-", "dR"}, "d", ""},
 		{[]string{"aV"}, "a", "only voter"},
 		{[]string{"aV", "bR"}, "a", "only voter"},
+		{[]string{"aV", "bVx", "cV-"}, "b", ""}, // as good as gone already
 	} {
 		err := quorum.MayLeave(scene(c.scene...), c.id)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

@@ -148,6 +148,17 @@ func (p *picture) lost(id raft.ServerID) bool {
 // goes reports whether a peer is out for good, or about to be.
 func (p *picture) goes(id raft.ServerID) bool { return p.peers[id].Left || p.peers[id].Leaving }
 
+// staying returns how many voters are not about to leave. Who goes counts for
+// nothing in what is decided about the others, but has its vote until it is gone.
+func (p *picture) staying() (n int) {
+	for _, v := range p.voters {
+		if !p.goes(v.ID) {
+			n++
+		}
+	}
+	return n
+}
+
 // eligible reports whether a server may vote at all.
 func (p *picture) eligible(id raft.ServerID) bool { return !p.peers[id].NonVoter && !p.goes(id) }
 
