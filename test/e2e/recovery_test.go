@@ -59,7 +59,7 @@ func (f *fleet) awaitVoters(t *testing.T, n int) {
 func TestDeadPeerIsReplaced(t *testing.T) {
 	f := startFleet(t, 3)
 	register(t, f, "o1")
-	encoder := startEncoders(t, f.peers[0].RTMP, "s", 1)[0]
+	encoder := startEncoders(t, live(f.peers[0].RTMP), "s", 1)[0]
 	peertest.Eventually(t, 30*time.Second, "published", encoder.publishing)
 	f.peers[2].Kill()
 	must(t, f.peers[0], "force-leave", f.peers[2].Node)
@@ -67,7 +67,7 @@ func TestDeadPeerIsReplaced(t *testing.T) {
 	f.more(t, "peer4")
 	f.awaitMembers(t, 3)
 	f.awaitVoters(t, 3)
-	requireWhole(t, startViewers(t, f.peers[2].RTMP, "s", 1), 10)
+	requireWhole(t, startViewers(t, live(f.peers[2].RTMP), "s", 1), 10)
 	if list := must(t, f.peers[1], "raft", "list-peers"); strings.Contains(list, "peer3") || !strings.Contains(list, "peer4") {
 		t.Errorf("raft list-peers = %s; want peer4 and no peer3", list)
 	}
@@ -76,7 +76,7 @@ func TestDeadPeerIsReplaced(t *testing.T) {
 func TestMajorityIsLostForGood(t *testing.T) {
 	f := startFleet(t, 3)
 	register(t, f, "o1")
-	encoder := startEncoders(t, f.peers[0].RTMP, "s", 1)[0]
+	encoder := startEncoders(t, live(f.peers[0].RTMP), "s", 1)[0]
 	peertest.Eventually(t, 30*time.Second, "published", encoder.publishing)
 	before := clusterOf(t, f.peers[0])
 	last := f.peers[0]
@@ -103,7 +103,7 @@ func TestMajorityIsLostForGood(t *testing.T) {
 	f.more(t, "peer4")
 	f.more(t, "peer5")
 	f.awaitVoters(t, 3)
-	requireWhole(t, startViewers(t, f.peers[2].RTMP, "s", 1), 10)
+	requireWhole(t, startViewers(t, live(f.peers[2].RTMP), "s", 1), 10)
 }
 
 // A backup of one cluster starts another, whose identity it leaves alone.
