@@ -47,8 +47,9 @@ race: export CGO_ENABLED = 1
 race: ## the unit tests under the race detector
 	go test -race -timeout 20m $(UNIT)
 
+# Tests on hosts of their own run beside each other: one of them takes five minutes.
 e2e: build ## the real binary, real origins and encoders, hosts in network namespaces
-	go test -count=1 -timeout 20m ./test/netns/... ./test/e2e/...
+	go test -count=1 -timeout 30m -parallel 4 ./test/netns/... ./test/e2e/...
 
 fuzz: ## every fuzz target for FUZZTIME each
 	test/tools/fuzz.sh $(FUZZTIME)

@@ -59,5 +59,6 @@ func TestNewStreamsArePlacedSoonAfterTheLeaderFallsSilent(t *testing.T) {
 		})
 		requireWhole(t, viewers, 10)
 		requireUncut(t, encoders)
+		t.Logf("the longest time between two frames was %v", longestGap(viewers))
 	}
 }

@@ -111,6 +111,16 @@ func requireUncut(t *testing.T, encoders []*encoder) {
 	}
 }
 
+// longestGap returns the longest time that any viewer went without a frame.
+func longestGap(viewers []*viewer) time.Duration {
+	var longest time.Duration
+	for _, v := range viewers {
+		_, _, gap, _ := v.seen()
+		longest = max(longest, gap)
+	}
+	return longest.Round(time.Millisecond)
+}
+
 // place publishes a stream that nobody has heard of, for a moment, through peer
 // i, and returns its name.
 func (h *hosted) place(t *testing.T, i int) (name string, err error) {

@@ -89,6 +89,7 @@ func TestStreamsOutliveASplitOfFiveMinutes(t *testing.T) {
 	t.Logf("all agreed after %v", time.Since(healed).Round(time.Millisecond))
 	requireWhole(t, viewers, 250) // longer than a stream is kept after its last holder
 	requireUncut(t, encoders)
+	t.Logf("the longest time between two frames was %v", longestGap(viewers))
 	after := h.awaitAgreement(t)
 	for _, e := range encoders {
 		name := "live/" + e.name
