@@ -23,13 +23,17 @@ func (h *Host) Deafen(tb testing.TB, others ...*Host) {
 	h.filter(tb, "ip saddr %s drop", "", others)
 }
 
-// Reset answers every TCP segment between the host and others with a reset, to
-// whichever side has sent it; UDP passes.
+// Reset ends the connections between the host and others with a reset, as the
+// host sees it, and answers every TCP segment between them with one, to whichever
+// side has sent it; UDP passes.
 func (h *Host) Reset(tb testing.TB, others ...*Host) {
 	tb.Helper()
 	// The reset itself comes by here as well.
 	const reject = "tcp flags & rst == 0 reject with tcp reset"
 	h.filter(tb, "ip saddr %s "+reject, "ip daddr %s "+reject, others)
+	for _, o := range others {
+		configure(tb, o.space, "ss", "--tcp", "--kill", "dst", h.ip)
+	}
 }
 
 // Heal lets everything pass again.
