@@ -3,8 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	"srsx/fsm"
@@ -82,48 +80,20 @@ func (p *proposal) await(ctx context.Context) verdict {
 }
 
 // queue holds the proposals that wait while others are under way.
-type queue struct {
-	wake chan struct{} // of size 1
+type queue struct{ lobby[*proposal] }
 
-	mu      sync.Mutex
-	waiting []*proposal
-	closed  error
-}
-
-func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
-
-// put adds proposals, in their order and next to each other.
-func (q *queue) put(proposals ...*proposal) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed != nil {
-		settle(proposals, verdict{err: q.closed})
-		return
-	}
-	q.waiting = append(q.waiting, proposals...)
-	q.rouse()
+func newQueue() *queue {
+	return &queue{newLobby(func(p *proposal, why error) { p.done <- verdict{err: why} })}
 }
 
 // putBack returns proposals that left and were not taken, to go first.
 func (q *queue) putBack(proposals []*proposal) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed != nil {
-		settle(proposals, verdict{err: q.closed})
-		return
-	}
 	for _, p := range proposals {
 		p.stage.Store(waiting)
 	}
-	q.waiting = append(slices.Clip(proposals), q.waiting...)
-	q.rouse()
-}
-
-func (q *queue) rouse() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.insert(0, proposals)
 }
 
 // take removes proposals of at most size bytes together, at least one if there
@@ -145,26 +115,6 @@ func (q *queue) take(size int) []*proposal {
 	}
 	q.waiting = nil
 	return taken
-}
-
-// close refuses all that waits and all that comes.
-func (q *queue) close(why error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.closed = why
-	q.empty(why)
-}
-
-// refuse refuses all that waits.
-func (q *queue) refuse(why error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.empty(why)
-}
-
-func (q *queue) empty(why error) {
-	settle(q.waiting, verdict{err: why})
-	q.waiting = nil
 }
 
 func settle(proposals []*proposal, v verdict) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"sync"
 
 	"github.com/hashicorp/raft"
 )
@@ -46,40 +45,24 @@ func (n *Node) Barrier(ctx context.Context) error {
 // readers share the question up to where a read has to have applied. Who comes
 // while it is under way waits for the next one: the answer may already be older
 // than the read.
-type readers struct {
-	wake chan struct{} // of size 1
+type readers struct{ lobby[chan bound] }
 
-	mu     sync.Mutex
-	next   *readRound
-	closed error
-}
-
-type readRound struct {
-	done  chan struct{}
+// bound is the answer: the last entry that a reader's state has to have.
+type bound struct {
 	index uint64
 	err   error
 }
 
-func newReaders() *readers { return &readers{wake: make(chan struct{}, 1)} }
+func newReaders() *readers {
+	return &readers{newLobby(func(reader chan bound, why error) { reader <- bound{err: why} })}
+}
 
 func (r *readers) join(ctx context.Context) (uint64, error) {
-	r.mu.Lock()
-	if r.closed != nil {
-		defer r.mu.Unlock()
-		return 0, r.closed
-	}
-	if r.next == nil {
-		r.next = &readRound{done: make(chan struct{})}
-	}
-	round := r.next
+	reader := make(chan bound, 1)
+	r.put(reader)
 	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-	r.mu.Unlock()
-	select {
-	case <-round.done:
-		return round.index, round.err
+	case answer := <-reader:
+		return answer.index, answer.err
 	case <-ctx.Done():
 		return 0, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
 	}
@@ -93,35 +76,14 @@ func (r *readers) run(ctx context.Context, ask func(context.Context) (uint64, er
 		case <-ctx.Done():
 			return
 		}
-		r.mu.Lock()
-		round := r.next
-		r.next = nil
-		r.mu.Unlock()
-		if round != nil {
-			round.index, round.err = ask(ctx)
-			close(round.done)
+		round := r.takeAll()
+		if len(round) == 0 {
+			continue
 		}
-	}
-}
-
-func (r *readers) close(why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = why
-	r.empty(why)
-}
-
-func (r *readers) refuse(why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.empty(why)
-}
-
-func (r *readers) empty(why error) {
-	if r.next != nil {
-		r.next.err = why
-		close(r.next.done)
-		r.next = nil
+		index, err := ask(ctx)
+		for _, reader := range round {
+			reader <- bound{index, err}
+		}
 	}
 }
 
