@@ -29,13 +29,13 @@ import (
 // them. All else is as srsx has it: store, port, settings of raft, state machine
 // and read index.
 type plain struct {
-	log      *slog.Logger
-	id       string
-	addrs    sync.Map // of peers, by id
-	raft     *raft.Raft
-	calls    *rpc.Exchange
-	replica  *replica.Replica
-	decider  *decide.Decider
+	log     *slog.Logger
+	id      string
+	addrs   sync.Map // of peers, by id
+	raft    *raft.Raft
+	calls   *rpc.Exchange
+	replica *replica.Replica
+	decider *decide.Decider
 
 	mu      sync.RWMutex // guards what follows
 	state   *fsm.State

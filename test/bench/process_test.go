@@ -48,7 +48,7 @@ func launch(tb testing.TB, role string, o Options) *process {
 		tb.Fatal(err)
 	}
 	p := &process{options: o, role: role, ended: make(chan struct{})}
-	p.cmd = exec.Command(own) //nolint:noctx // killed by the end of the test or of its standard input
+	p.cmd = exec.Command(own)
 	p.cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	var said bytes.Buffer
 	p.cmd.Stderr = &said
