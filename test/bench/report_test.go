@@ -75,6 +75,11 @@ func BenchmarkFigures(b *testing.B) {
 	}{
 		{"placements", placements},
 		{"routable", routable},
+		{"million", millionStreams},
+		{"alone", alone},
+		{"failover", failover},
+		{"idle", idle},
+		{"converge", converge},
 	} {
 		b.Run(part.name, func(b *testing.B) {
 			part.measure(b, &r)
