@@ -2,9 +2,14 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
+
+// The reply to a question: error, or 0 and the place up to which the leader had
+// applied the log when it had answered, then the answer. Who asked can apply as
+// much, see hints, and so need not wait for raft to learn of what the answer says.
 
 // serve answers the other peers.
 func (n *Node) serve() {
@@ -55,6 +60,11 @@ func (n *Node) ask(ctx context.Context, leader string, question []byte) ([]byte,
 	if err := m.problem(); err != nil {
 		return nil, err
 	}
+	at := place{index: m.uvarint(), term: m.uvarint()}
+	if m.failed {
+		return nil, malformed("answer", leader)
+	}
+	n.hints.add(at)
 	return m.rest, nil
 }
 
@@ -76,5 +86,9 @@ func (n *Node) answerAsk(ctx context.Context, from string, question []byte) ([]b
 	if err != nil {
 		return appendError(nil, err), nil
 	}
-	return append([]byte{codeNone}, answer...), nil
+	at := n.machine.last()
+	const head = 1 + 2*binary.MaxVarintLen64
+	reply := append(make([]byte, 0, head+len(answer)), codeNone)
+	reply = binary.AppendUvarint(binary.AppendUvarint(reply, at.index), at.term)
+	return append(reply, answer...), nil
 }

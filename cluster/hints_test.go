@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -100,5 +102,48 @@ func TestHintIsTakenUpWhenTheLogHasIt(t *testing.T) {
 	case <-h.wake:
 		t.Error("woken for a hint that was followed")
 	default:
+	}
+}
+
+// answering is an RPC whose peers give one reply to everything.
+type answering struct{ reply []byte }
+
+func (a answering) Call(context.Context, string, byte, []byte) ([]byte, error) { return a.reply, nil }
+
+func (answering) Handle(byte, func(context.Context, string, []byte) ([]byte, error)) {}
+
+func TestAnswerTellsUpToWhereTheLogMayBeApplied(t *testing.T) {
+	log := []*raft.Log{entry(1, 1, raft.LogCommand), entry(2, 3, raft.LogCommand)}
+	leader := follower(t, log...)
+	leader.leaders = &leaders{current: Leadership{Leader: "self", Established: true}}
+	leader.config.Answer = func(context.Context, string, []byte) ([]byte, error) { return []byte("answer"), nil }
+	for _, known := range []bool{false, true} {
+		if known {
+			for _, l := range log {
+				leader.machine.apply(l)
+			}
+		}
+		reply, err := leader.answerAsk(t.Context(), "n", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := follower(t, log...)
+		n.config.RPC = answering{reply}
+		answer, err := n.ask(t.Context(), "leader", nil)
+		if err != nil || string(answer) != "answer" {
+			t.Fatalf("ask = %q, %v", answer, err)
+		}
+		want := place{}
+		if known {
+			want = place{index: 2, term: 3}
+		}
+		if got := n.hints.get(); got != want {
+			t.Errorf("hint = %+v; want %+v", got, want)
+		}
+	}
+	n := follower(t)
+	n.config.RPC = answering{[]byte{codeNone, 1}}
+	if _, err := n.ask(t.Context(), "leader", nil); !errors.Is(err, errTruncated) {
+		t.Errorf("answer cut off = %v; want %v", err, errTruncated)
 	}
 }

@@ -214,6 +214,7 @@ func (n *Node) tryLeaders(ctx context.Context, do func(ctx context.Context, lead
 			return err
 		}
 		select {
+		case <-changed:
 		case <-time.After(retryPause):
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)

@@ -27,6 +27,7 @@ type machine struct {
 	// applied is the index of the last entry that is in the state. No-ops and
 	// barriers of raft do not reach it.
 	applied uint64
+	term    uint64 // of that entry; 0: not known
 	// settled means that entry applied is followed by entry applied+1 in this
 	// peer's log. A restored snapshot may say nothing of the sort: one that an
 	// operator restored stands for an index of which it does not know.
@@ -111,7 +112,7 @@ func (m *machine) take(entry *raft.Log) outcome {
 		m.results.keep(entry.Index, out.results)
 		m.bytes.Add(int64(len(entry.Data)))
 	}
-	m.applied = entry.Index
+	m.applied, m.term = entry.Index, entry.Term
 	m.waiters.wake(m.applied)
 	return out
 }
@@ -151,7 +152,7 @@ func (m *machine) Restore(source io.ReadCloser) error {
 func (m *machine) replace(state *fsm.State, applied uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state, m.applied = state, applied
+	m.state, m.applied, m.term = state, applied, 0
 	m.settled, m.halted = false, nil
 	m.results.forget()
 	m.observer.Restored(state)
@@ -177,6 +178,17 @@ func (m *machine) position() (uint64, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.applied, m.halted
+}
+
+// last returns the place of the last entry applied; zero when its term is not
+// known.
+func (m *machine) last() place {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.term == 0 {
+		return place{}
+	}
+	return place{index: m.applied, term: m.term}
 }
 
 // await registers for the moment when index is applied. The channel gets nil

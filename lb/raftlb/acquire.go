@@ -10,13 +10,17 @@ import (
 	"srsx/lb"
 )
 
-// retryPause is between attempts while the cluster has no leader: an election
-// takes a few hundred milliseconds.
-const retryPause = 50 * time.Millisecond
+// The pause between attempts while the cluster has no leader begins short, since
+// the next one is often elected within 20 ms, and doubles: it may take long.
+const (
+	minRetryPause = 4 * time.Millisecond
+	maxRetryPause = 64 * time.Millisecond
+)
 
 // Acquire implements lb.Balancer. A stream whose origin is known to be alive is
 // held at once, majority or not; the cluster learns of it later.
 func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
+	pause := time.Duration(0)
 	for {
 		changed := b.replica.Changed() // before the attempt: what it missed wakes it
 		node, err := b.peer()
@@ -32,10 +36,11 @@ func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
 			return lease, nil
 		case errors.Is(err, lb.ErrUndecided):
 			changed = nil // another reason: time alone helps
+			pause = min(max(2*pause, minRetryPause), maxRetryPause)
 		case !errors.Is(err, lb.ErrNoOrigin):
 			return lb.Lease{}, err
 		}
-		if !b.pause(ctx, changed) {
+		if !b.pause(ctx, changed, pause) {
 			if b.closed.Err() != nil {
 				err = lb.ErrClosed
 			}
@@ -44,12 +49,12 @@ func (b *Balancer) Acquire(ctx context.Context, w lb.Want) (lb.Lease, error) {
 	}
 }
 
-// pause waits for changed, or a moment if that is nil, and reports whether there
-// is time for another attempt.
-func (b *Balancer) pause(ctx context.Context, changed <-chan struct{}) bool {
+// pause waits for changed, or so long if that is nil, and reports whether there is
+// time for another attempt.
+func (b *Balancer) pause(ctx context.Context, changed <-chan struct{}, length time.Duration) bool {
 	var moment <-chan time.Time
 	if changed == nil {
-		moment = time.After(retryPause)
+		moment = time.After(length)
 	}
 	select {
 	case <-ctx.Done():
