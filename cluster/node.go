@@ -63,6 +63,9 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err = undoHalfBootstrap(config); err != nil {
+		return nil, err
+	}
 	if err = recoverState(n.machine, n.journal, snapshots); err != nil {
 		return nil, fmt.Errorf("recover state: %w", err)
 	}

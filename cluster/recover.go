@@ -148,6 +148,33 @@ func (s *readableSnapshots) List() ([]*raft.SnapshotMeta, error) {
 	}), err
 }
 
+// undoHalfBootstrap makes a peer new again that crashed while it founded a cluster,
+// so that it can found it once more: raft stores the term 1 first, and then the
+// entry that names the members. Nobody is ever elected for that term, so this peer
+// has promised nothing in it.
+func undoHalfBootstrap(c Config) error {
+	const raftTerm = "CurrentTerm"
+	if term, _ := c.Stable.GetUint64([]byte(raftTerm)); term != 1 {
+		return nil // an error is most likely that there is none; of others raft tells next
+	}
+	last, err := c.Logs.LastIndex()
+	if err != nil {
+		return fmt.Errorf("read last index of log: %w", err)
+	}
+	snapshots, err := c.Snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	if last > 0 || len(snapshots) > 0 {
+		return nil
+	}
+	c.Log.Info("the founding of a cluster was cut short; it begins anew")
+	if err := c.Stable.SetUint64([]byte(raftTerm), 0); err != nil {
+		return fmt.Errorf("undo half a founding: %w", err)
+	}
+	return nil
+}
+
 // The files of a manual recovery, in Config.RecoveryDir.
 const (
 	peersFile     = "peers.json"

@@ -46,6 +46,31 @@ func TestAllRestartAndNothingIsLost(t *testing.T) {
 	c.RequireSame()
 }
 
+// TestFoundingCutShortCanBeginAnew: raft stored the term and not the members.
+func TestFoundingCutShortCanBeginAnew(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Config{Voters: 1})
+	for _, crash := range []struct {
+		term     uint64
+		hasState bool
+	}{{1, false}, {2, true}} { // term 2 is a leader's, who was about to send its log
+		p := c.NewPeer()
+		p.Kill()
+		p.TuneNext(func(config *cluster.Config) {
+			if err := config.Stable.SetUint64([]byte("CurrentTerm"), crash.term); err != nil {
+				t.Fatal(err)
+			}
+		})
+		p.Start()
+		if has, err := p.Node.HasState(); has != crash.hasState || err != nil {
+			t.Errorf("HasState with term %d and no log = %t, %v; want %t", crash.term, has, err, crash.hasState)
+		}
+		err := p.Node.Bootstrap(soon(t), []cluster.Server{{ID: p.ID, Addr: p.ID, Voter: true}})
+		if errors.Is(err, cluster.ErrHasState) != crash.hasState {
+			t.Errorf("Bootstrap with term %d and no log = %v; want ErrHasState %t", crash.term, err, crash.hasState)
+		}
+	}
+}
+
 func TestPeerAloneServesWhatItKnew(t *testing.T) {
 	const count = 5000
 	c := clustertest.Start(t, clustertest.Config{Voters: 3, Tune: func(_ *clustertest.Peer, c *cluster.Config) {

@@ -99,6 +99,7 @@ type Gossip struct {
 	hurry     chan struct{} // a round of joining is due at once
 	joins     sync.WaitGroup
 	joinError atomic.Pointer[string] // of the last round, while nobody is reached
+	tried     chan struct{}          // see Tried
 
 	events chan Event
 }
@@ -135,6 +136,7 @@ func Open(ctx context.Context, cfg Config) (*Gossip, error) {
 		rejoin:    cfg.Rejoin,
 		peersFile: cfg.PeersFile,
 		hurry:     make(chan struct{}, 1),
+		tried:     make(chan struct{}),
 		events:    make(chan Event),
 	}
 	g.meta.Store(&encoded)
@@ -211,6 +213,12 @@ func (g *Gossip) Why() string {
 	}
 	return ""
 }
+
+// Tried is closed, while Serve runs, after the first round of joining the seeds in
+// which nobody turned this peer away: whoever could be met has been met. A seed that
+// hangs up, or a name that is taken, is a cluster that this peer belongs to and an
+// operator's mistake.
+func (g *Gossip) Tried() <-chan struct{} { return g.tried }
 
 // UpdateMeta changes what this peer says of itself; its id and epoch stay. It
 // returns when another peer has heard it, or after two seconds: the rest is up

@@ -182,6 +182,45 @@ func TestSeedsAreLookedUpAnewAndMeanAllTheirAddresses(t *testing.T) {
 	eventually(t, "Why has nothing left to say", func() bool { return c.Why() == "" })
 }
 
+func TestTriedOnceNobodyIsLeftToMeet(t *testing.T) {
+	keyed := func(c *gossip.Config) { c.Keyring = newKeyring(t, 1) }
+	a := start(t, "a", keyed, inCluster(clusterA))
+	for name, c := range map[string]struct {
+		as     string
+		change func(*gossip.Config)
+		closed bool
+	}{
+		"no seeds":        {"b", func(c *gossip.Config) { c.Seeds = nil }, true},
+		"nobody there":    {"b", func(c *gossip.Config) { c.Seeds = []string{"127.0.0.1:1"} }, true},
+		"met a cluster":   {"b", keyed, true},
+		"another key":     {"b", func(c *gossip.Config) { c.Keyring = newKeyring(t, 2) }, false},
+		"another cluster": {"b", func(c *gossip.Config) { keyed(c); c.Label = "other" }, false},
+		"name is taken":   {"a", keyed, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, c.as, func(g *gossip.Config) { g.Seeds = []string{a.Addr().String()} }, c.change)
+			if !c.closed {
+				eventually(t, "it says why", func() bool { return p.Why() != "" })
+				never(t, time.Second, "Tried is closed", func() bool { return isClosed(p.Tried()) })
+				return
+			}
+			eventually(t, "Tried is closed", func() bool { return isClosed(p.Tried()) })
+			if m, _ := p.member("a"); name == "met a cluster" && m.Cluster != clusterA {
+				t.Errorf("when Tried is closed a is %+v; want its cluster known", m)
+			}
+		})
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 func TestMessagesReachWhomTheyName(t *testing.T) {
 	type message struct{ from, text string }
 	received := make(chan message, 1)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +35,10 @@ const (
 // errNoAnswer means that a seed was reached but ended the exchange without a
 // word, as memberlist does with strangers.
 var errNoAnswer = errors.New("hung up; has it another -cluster-name or -encrypt?")
+
+// refusedError is why somebody who was reached, or this peer itself, did not want the
+// other.
+type refusedError struct{ error }
 
 // Join meets the peers at seeds, tried again every second until one of them
 // answers or ctx ends. Its error says in one line what each said last.
@@ -67,13 +72,16 @@ func (g *Gossip) Join(ctx context.Context, seeds ...string) error {
 // seen: after a long split, or a start of all, gossip alone knows nobody.
 func (g *Gossip) rejoinForEver(ctx context.Context) {
 	backoff := firstPause
+	tried := sync.OnceFunc(func() { close(g.tried) })
 	for {
 		missed, err := g.resolve(ctx, g.seeds)
 		missed = g.without(append(missed, g.roster.missed()...))
 		if g.roster.settling() || g.moved() {
 			missed = append(missed, g.anybody()...)
 		}
-		g.meetMissed(ctx, missed, err)
+		if err = g.meetMissed(ctx, missed, err); ctx.Err() == nil && !errors.As(err, new(refusedError)) {
+			tried()
+		}
 		pause := jittered(g.rejoin)
 		switch {
 		case g.roster.settling():
@@ -118,16 +126,17 @@ func (g *Gossip) anybody() []netip.AddrPort {
 
 // meetMissed tries everyone who is missed; unresolved is what the lookup of the
 // seeds left over.
-func (g *Gossip) meetMissed(ctx context.Context, missed []netip.AddrPort, unresolved error) {
+func (g *Gossip) meetMissed(ctx context.Context, missed []netip.AddrPort, unresolved error) error {
 	reached, err := g.meet(ctx, missed)
 	err = errors.Join(unresolved, err)
 	if reached > 0 || err == nil {
 		g.joinError.Store(nil)
-		return
+		return err
 	}
 	text := "nobody answers: " + oneLine(err)
 	g.joinError.Store(&text)
 	g.log.DebugContext(ctx, "no missing peer answers", "reason", text)
+	return err
 }
 
 // without leaves out the addresses of those who are here.
@@ -182,10 +191,12 @@ func (g *Gossip) exchange(addr netip.AddrPort) error {
 	switch {
 	case strings.Contains(text, errSelf.Error()):
 		return errSelf
-	case strings.HasSuffix(text, "EOF"), strings.HasSuffix(text, "connection reset by peer"):
-		return errNoAnswer
-	default:
+	case strings.HasPrefix(text, "dial "):
 		return errors.New(text)
+	case strings.HasSuffix(text, "EOF"), strings.HasSuffix(text, "connection reset by peer"):
+		return refusedError{errNoAnswer}
+	default:
+		return refusedError{errors.New(text)}
 	}
 }
 
