@@ -168,13 +168,17 @@ func (r *Router) probe(ctx context.Context, key ejected, endpoint string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	if r.probes(ctx, key.way, endpoint) == nil && r.ejected.readmit(key.id, key.way) {
+	probe, ok := r.probes[key.way]
+	if !ok {
+		probe = r.connects
+	}
+	if probe(ctx, endpoint) == nil && r.ejected.readmit(key.id, key.way) {
 		r.log.InfoContext(ctx, "origin taken back", "origin", key.id, "protocol", key.way)
 	}
 }
 
 // connects is the probe of protocols over TCP.
-func (r *Router) connects(ctx context.Context, _ lb.Protocol, endpoint string) error {
+func (r *Router) connects(ctx context.Context, endpoint string) error {
 	conn, err := r.dial(ctx, "tcp", endpoint)
 	if err != nil {
 		return err

@@ -26,10 +26,10 @@ type RouterConfig struct {
 	DialTimeout time.Duration
 	// Dial connects to an origin; default: TCP with keepalive.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Probe returns nil when an origin that could not be had can be had again,
-	// by a protocol at an endpoint. Default: when it accepts a TCP connection,
-	// which says nothing about a UDP port.
-	Probe func(ctx context.Context, protocol lb.Protocol, endpoint string) error
+	// Probes tell, by returning nil, that an origin which could not be had by a
+	// protocol can be had again at its endpoint. Default: when it accepts a TCP
+	// connection, which says nothing about a UDP port.
+	Probes map[lb.Protocol]func(ctx context.Context, endpoint string) error
 }
 
 // Router is the one [Opener]: it admits clients, asks the balancer where their
@@ -45,7 +45,7 @@ type Router struct {
 	placeTimeout time.Duration
 	dialTimeout  time.Duration
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
-	probes       func(ctx context.Context, protocol lb.Protocol, endpoint string) error
+	probes       map[lb.Protocol]func(ctx context.Context, endpoint string) error
 }
 
 var _ Opener = (*Router)(nil)
@@ -77,10 +77,7 @@ func NewRouter(balancer lb.Balancer, config RouterConfig) *Router {
 		placeTimeout: config.PlaceTimeout,
 		dialTimeout:  config.DialTimeout,
 		dial:         config.Dial,
-	}
-	r.probes = config.Probe
-	if r.probes == nil {
-		r.probes = r.connects
+		probes:       config.Probes,
 	}
 	r.metrics.registerer.MustRegister(newCollector(r.sessions, r.ejected))
 	return r

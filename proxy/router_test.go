@@ -115,11 +115,13 @@ func TestEjectedOriginComesBackByProbe(t *testing.T) {
 func TestEjectionByOneProtocolIsNotOneByAnother(t *testing.T) {
 	var srtWorks atomic.Bool
 	f := newFake(liveOrigin(t, "a"))
-	r := run(t, f, proxy.RouterConfig{PlaceTimeout: 100 * time.Millisecond, Probe: func(_ context.Context, protocol lb.Protocol, _ string) error {
-		if protocol != lb.SRT || !srtWorks.Load() {
-			return errors.New("silent")
-		}
-		return nil
+	r := run(t, f, proxy.RouterConfig{PlaceTimeout: 100 * time.Millisecond, Probes: map[lb.Protocol]func(context.Context, string) error{
+		lb.SRT: func(context.Context, string) error {
+			if !srtWorks.Load() {
+				return errors.New("silent")
+			}
+			return nil
+		},
 	}})
 	bySRT := request()
 	bySRT.Protocol = lb.SRT
