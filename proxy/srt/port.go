@@ -109,7 +109,10 @@ func (p *Port) read(b, room []byte) (n int, from endpoint, err error) {
 		return n, from, err
 	}
 	n, told, _, addr, err := p.conn.ReadMsgUDPAddrPort(b, room)
-	return n, endpoint{addr: addr, control: answerFrom(room[:told])}, err
+	if err != nil {
+		return 0, endpoint{}, err
+	}
+	return n, endpoint{addr: addr, control: answerFrom(room[:told])}, nil
 }
 
 // write sends one datagram. What cannot be sent is lost, as on any network.

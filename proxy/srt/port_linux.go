@@ -36,6 +36,9 @@ func tellAddress(conn *net.UDPConn) error {
 // left open, since the way back may be another; only a link-local address
 // means nothing without it.
 func answerFrom(control []byte) []byte {
+	if len(control) < unix.SizeofCmsghdr {
+		return nil
+	}
 	header, data, _, err := unix.ParseOneSocketControlMessage(control)
 	if err != nil {
 		return nil

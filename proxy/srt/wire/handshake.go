@@ -118,7 +118,7 @@ func (h Handshake) Inducing() Handshake {
 // Induced returns a listener's answer to an induction.
 func (h Handshake) Induced(cookie uint32) Handshake {
 	h.Version, h.Encryption, h.Extension = versionSRT, 0, magic
-	h.Destination, h.Cookie = h.SocketID, cookie
+	h.Kind, h.Destination, h.Cookie = Induction, h.SocketID, cookie
 	return h
 }
 
