@@ -54,6 +54,13 @@ func (c *cookies) valid(cookie uint32, who caller, at time.Time) bool {
 	return cookie == c.of(who, now) || cookie == c.of(who, now-1)
 }
 
+// refusal is how a caller was answered: rejected for a reason, or not at all
+// any more since its connection has ended.
+type refusal struct {
+	rejected bool
+	reason   wire.Reason
+}
+
 // maxAnswered bounds the memory of callers for each period. One that is not
 // remembered can only start anew what it could start anyway.
 const maxAnswered = 1 << 16
@@ -63,7 +70,7 @@ const maxAnswered = 1 << 16
 // comes late, or is played again, starts nothing.
 type answered struct {
 	period       int64
-	now, earlier map[caller]wire.Reason // 0: no answer
+	now, earlier map[caller]refusal
 }
 
 // turn forgets what is older than the last period.
@@ -71,24 +78,23 @@ func (a *answered) turn(at time.Time) {
 	switch now := period(at); {
 	case now == a.period && a.now != nil:
 	case now == a.period+1:
-		a.earlier, a.now, a.period = a.now, make(map[caller]wire.Reason), now
+		a.earlier, a.now, a.period = a.now, make(map[caller]refusal), now
 	default:
-		a.earlier, a.now, a.period = nil, make(map[caller]wire.Reason), now
+		a.earlier, a.now, a.period = nil, make(map[caller]refusal), now
 	}
 }
 
-func (a *answered) put(who caller, reason wire.Reason, at time.Time) {
+func (a *answered) put(who caller, how refusal, at time.Time) {
 	a.turn(at)
 	if len(a.now) < maxAnswered {
-		a.now[who] = reason
+		a.now[who] = how
 	}
 }
 
-func (a *answered) get(who caller, at time.Time) (wire.Reason, bool) {
+func (a *answered) get(who caller, at time.Time) (how refusal, known bool) {
 	a.turn(at)
-	if reason, ok := a.now[who]; ok {
-		return reason, true
+	if how, known = a.now[who]; !known {
+		how, known = a.earlier[who]
 	}
-	reason, ok := a.earlier[who]
-	return reason, ok
+	return how, known
 }

@@ -3,6 +3,7 @@ package srt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -102,7 +103,7 @@ func (f *flow) end(err error, tell ends) {
 		return
 	}
 	// First, so that no packet follows the shutdown.
-	f.server.table.remove(f, 0, time.Now())
+	f.server.table.remove(f, refusal{}, time.Now())
 	if tell&toClient != 0 {
 		f.server.port.write(wire.AppendShutdown(nil, f.who.id), f.client)
 	}
@@ -119,7 +120,7 @@ func (f *flow) gone(u *upstream, err error) {
 		f.end(errOriginGone, toClient)
 		return
 	}
-	f.tell(u, answer{err: err})
+	f.tell(u, answer{err: fmt.Errorf("%w: %w", proxy.ErrUnreachable, err)})
 }
 
 // answerAgain answers a copy of the conclusion as the first was.
@@ -146,8 +147,8 @@ func (f *flow) open(ctx context.Context) {
 	}
 	f.session = session
 	if err = f.reach(session.Context()); err != nil { //nolint:contextcheck // the session's context comes from ctx
+		session.End(err) // first: a caller may come again as soon as it knows
 		f.refuse(err)
-		session.End(err)
 		return
 	}
 	context.AfterFunc(session.Context(), func() { f.end(context.Cause(session.Context()), toClient|toOrigin) }) //nolint:contextcheck // it is over
@@ -156,6 +157,6 @@ func (f *flow) open(ctx context.Context) {
 // refuse tells the caller why there is no flow.
 func (f *flow) refuse(err error) {
 	reason := reasonOf(err)
-	f.server.table.remove(f, reason, time.Now())
+	f.server.table.remove(f, refusal{rejected: true, reason: reason}, time.Now())
 	f.server.reject(f.hello, f.client, reason)
 }

@@ -42,12 +42,12 @@ func (s *Server) conclude(ctx context.Context, p []byte, h wire.Handshake, from 
 		s.metrics.drop(dropCookie)
 		return
 	}
-	if f, reason, known := s.table.of(who, now); known {
+	if f, how, known := s.table.of(who, now); known {
 		switch {
 		case f != nil:
 			f.answerAgain(h, now)
-		case reason != 0:
-			s.reject(h, from, reason)
+		case how.rejected:
+			s.reject(h, from, how.reason)
 		}
 		return
 	}

@@ -209,23 +209,27 @@ func TestOriginsThatChooseTheSameID(t *testing.T) {
 
 // Two flows of one address to sockets of one id could not be told apart.
 func TestOneAddressAndOneIDTwiceIsRefused(t *testing.T) {
-	o := startOrigin(t, script{id: 99})
-	s := serve(t, "", proxy.RouterConfig{}, srt.Config{}, o)
+	a, b := startOrigin(t, script{id: 99}), startOrigin(t, script{id: 99})
+	s := serve(t, "", proxy.RouterConfig{}, srt.Config{}, a)
 	c := call(t, s.addr, 1).connect("live/a")
-	if reason := c.rejected(c.other(2).ask("live/b")); reason != wire.BadGateway {
+	if err := s.Balancer.Register(t.Context(), lb.Registration{Origin: b.origin()}); err != nil {
+		t.Fatal(err)
+	}
+	second := c.other(2)
+	if reason := second.rejected(second.ask("live/b")); reason != wire.BadGateway {
 		t.Errorf("second flow was refused for %s; want %s", reason, wire.BadGateway)
 	}
-	if asked := len(o.asked); asked != 5 {
-		t.Errorf("the origin was asked %d times; want the second flow to be tried 4 times", asked)
+	if asked := len(b.asked); asked != 4 {
+		t.Errorf("the origin was asked %d times; want 4", asked)
 	}
-	for range 4 { // the origin learns that its consent came to nothing
-		if p := o.packet(); !wire.IsA(p.p, wire.ControlShutdown) {
-			t.Errorf("origin got %x; want a shutdown", p.p)
-		}
+	second.peer = 99
+	for range 4 { // it learns that its consent came to nothing
+		b.requireShutdown(second)
 	}
 	if s.Sessions() != 1 {
 		t.Errorf("%d sessions; want the first", s.Sessions())
 	}
+	requirePasses(t, c, a)
 }
 
 func TestIPv6OnBothSides(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"srsx/proxy"
-	"srsx/proxy/srt/wire"
 )
 
 // table holds the flows of a port. It is bounded: half-open ones by its own
@@ -48,15 +47,15 @@ func (t *table) find(id uint32, from netip.AddrPort) (f *flow, known bool) {
 }
 
 // of returns the flow of a caller, half-open or not, or how the caller was
-// answered lately: 0 stands for a flow that has ended.
-func (t *table) of(who caller, at time.Time) (f *flow, reason wire.Reason, known bool) {
+// refused lately.
+func (t *table) of(who caller, at time.Time) (f *flow, how refusal, known bool) {
 	t.mu.Lock() // memory turns over
 	defer t.mu.Unlock()
 	if f = t.byCaller[who]; f != nil {
-		return f, 0, true
+		return f, refusal{}, true
 	}
-	reason, known = t.answered.get(who, at)
-	return nil, reason, known
+	how, known = t.answered.get(who, at)
+	return nil, how, known
 }
 
 // begin adds a half-open flow, unless there are too many. settle must follow.
@@ -103,11 +102,11 @@ func (t *table) join(f *flow) bool {
 }
 
 // remove forgets a flow, and remembers how its caller is to be answered.
-func (t *table) remove(f *flow, reason wire.Reason, at time.Time) {
+func (t *table) remove(f *flow, how refusal, at time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.byCaller, f.who)
-	t.answered.put(f.who, reason, at)
+	t.answered.put(f.who, how, at)
 	for link := t.byID[f.originID]; link != nil; link = link.sameID {
 		if link == f {
 			t.unchain(f)

@@ -33,6 +33,9 @@ func (k Kind) Rejects() (Reason, bool) {
 	return Reason(k - firstReason), true
 }
 
+// Kind is the rejection for a reason.
+func (r Reason) Kind() Kind { return firstReason + Kind(r) }
+
 // The values of the fields that tell versions apart.
 const (
 	versionUDT  = 4
@@ -129,7 +132,7 @@ func (h Handshake) Induces() bool {
 
 // Rejected returns a listener's refusal of a handshake.
 func (h Handshake) Rejected(reason Reason) Handshake {
-	h.Destination, h.Kind = h.SocketID, firstReason+Kind(reason)
+	h.Destination, h.Kind = h.SocketID, reason.Kind()
 	return h
 }
 

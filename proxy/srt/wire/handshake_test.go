@@ -32,7 +32,9 @@ func conclusion(tb testing.TB, streamID string) []byte {
 		HasSID: streamID != "", StreamId: streamID,
 	}
 	cif.PeerIP.FromNetAddr(&net.UDPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 9})
-	p.MarshalCIF(cif)
+	if err := p.MarshalCIF(cif); err != nil {
+		tb.Fatal(err)
+	}
 	var b bytes.Buffer
 	if err := p.Marshal(&b); err != nil {
 		tb.Fatal(err)
