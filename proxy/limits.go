@@ -95,7 +95,7 @@ func newBucket(perSecond float64, burstSeconds float64) *rate.Limiter {
 // leave must follow. The client's own bucket is asked before the common one,
 // so that a flood from one address leaves the others their share.
 func (l *limiter) admit(addr netip.Addr) error {
-	client := clientOf(addr)
+	client := ClientOf(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if exceeds(l.open, l.limits.Sessions) {
@@ -119,7 +119,7 @@ func (l *limiter) admit(addr netip.Addr) error {
 func (l *limiter) admitPlacement(addr netip.Addr) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.ratesOf(clientOf(addr)).placements.Allow() {
+	if !l.ratesOf(ClientOf(addr)).placements.Allow() {
 		return &LimitError{Limit: "rate of new streams per address"}
 	}
 	if !l.placements.Allow() {
@@ -129,7 +129,7 @@ func (l *limiter) admitPlacement(addr netip.Addr) error {
 }
 
 func (l *limiter) leave(addr netip.Addr) {
-	client := clientOf(addr)
+	client := ClientOf(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open--
@@ -160,9 +160,9 @@ func (l *limiter) ratesOf(client netip.Prefix) *clientRates {
 
 func exceeds(count, limit int) bool { return limit >= 0 && count >= limit }
 
-// clientOf is the unit that limits count: an address of IPv4, the /64 that one
+// ClientOf is the unit that limits count: an address of IPv4, the /64 that one
 // user of IPv6 has.
-func clientOf(addr netip.Addr) netip.Prefix {
+func ClientOf(addr netip.Addr) netip.Prefix {
 	addr = addr.Unmap().WithZone("")
 	bits := min(addr.BitLen(), 64)
 	prefix, err := addr.Prefix(bits)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"srsx/lb"
 )
@@ -32,6 +33,9 @@ type Request struct {
 	Kind     string      // for logs and metrics: rtmp, flv, ts, mp3, aac, hls, whip, whep, srt
 	Publish  bool
 	Client   netip.AddrPort // the real client, behind PROXY protocol or a trusted header
+	// MaxWait is how long the client waits for an origin or a decision, where
+	// that is less than the place timeout; 0: it is not.
+	MaxWait time.Duration
 }
 
 // Opener is what a protocol needs to serve a client. [Router] is the one

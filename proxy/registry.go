@@ -262,5 +262,5 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(in[kind]), kind, "in")
 		metrics <- prometheus.MustNewConstMetric(c.bytes, prometheus.CounterValue, float64(out[kind]), kind, "out")
 	}
-	metrics <- prometheus.MustNewConstMetric(c.ejectedOrigins, prometheus.GaugeValue, float64(len(c.ejected.list())))
+	metrics <- prometheus.MustNewConstMetric(c.ejectedOrigins, prometheus.GaugeValue, float64(len(c.ejected.all())))
 }

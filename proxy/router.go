@@ -26,6 +26,10 @@ type RouterConfig struct {
 	DialTimeout time.Duration
 	// Dial connects to an origin; default: TCP with keepalive.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Probes tell, by returning nil, that an origin which could not be had by a
+	// protocol can be had again at its endpoint. Default: when it accepts a TCP
+	// connection, which says nothing about a UDP port.
+	Probes map[lb.Protocol]func(ctx context.Context, endpoint string) error
 }
 
 // Router is the one [Opener]: it admits clients, asks the balancer where their
@@ -41,6 +45,7 @@ type Router struct {
 	placeTimeout time.Duration
 	dialTimeout  time.Duration
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
+	probes       map[lb.Protocol]func(ctx context.Context, endpoint string) error
 }
 
 var _ Opener = (*Router)(nil)
@@ -72,6 +77,7 @@ func NewRouter(balancer lb.Balancer, config RouterConfig) *Router {
 		placeTimeout: config.PlaceTimeout,
 		dialTimeout:  config.DialTimeout,
 		dial:         config.Dial,
+		probes:       config.Probes,
 	}
 	r.metrics.registerer.MustRegister(newCollector(r.sessions, r.ejected))
 	return r
@@ -112,7 +118,11 @@ func (r *Router) place(ctx context.Context, req Request) (*session, error) {
 			return nil, err
 		}
 	}
-	waitCtx, cancel := context.WithTimeout(ctx, r.placeTimeout)
+	wait := r.placeTimeout
+	if req.MaxWait > 0 {
+		wait = min(wait, req.MaxWait)
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	lease, err := r.acquire(waitCtx, req)
 	if err != nil {
@@ -133,7 +143,7 @@ func (r *Router) place(ctx context.Context, req Request) (*session, error) {
 func (r *Router) acquire(ctx context.Context, req Request) (lb.Lease, error) {
 	started := time.Now()
 	for {
-		avoid := r.ejected.list()
+		avoid := r.ejected.avoid(req.Protocol)
 		try, cancel := ctx, context.CancelFunc(func() {})
 		if len(avoid) > 0 {
 			try, cancel = context.WithTimeout(ctx, time.Second)
@@ -206,10 +216,10 @@ func (r *Router) handle(event lb.Event) {
 	case lb.OriginDrained:
 		r.sessions.endOrigin(event.Origin, ErrDrained)
 	case lb.OriginRemoved:
-		r.ejected.readmit(event.Origin)
+		r.ejected.forget(event.Origin)
 		r.sessions.endOrigin(event.Origin, ErrRemoved)
 	case lb.OriginUp:
-		r.ejected.readmit(event.Origin)
+		r.ejected.forget(event.Origin)
 	default:
 	}
 }
@@ -243,9 +253,9 @@ func (r *Router) Counts() (total int, byOrigin map[lb.OriginID]int) { return r.s
 // StreamSessions returns how many sessions of s are open.
 func (r *Router) StreamSessions(s lb.Stream) int { return r.sessions.ofStream(s) }
 
-// Ejected lists the origins that get no new stream from this peer, because it
-// could not connect to them.
-func (r *Router) Ejected() []lb.OriginID { return r.ejected.list() }
+// Ejected lists the origins that get no new stream from this peer, by one
+// protocol at least, because it could not connect to them.
+func (r *Router) Ejected() []lb.OriginID { return r.ejected.all() }
 
 // Kick ends one session and reports whether there was one.
 func (r *Router) Kick(id uint64) bool { return r.sessions.kick(id) }

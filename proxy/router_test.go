@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,6 +110,43 @@ func TestEjectedOriginComesBackByProbe(t *testing.T) {
 	})
 }
 
+// An origin whose UDP port is dead serves TCP as before, and is probed by what
+// speaks the protocol.
+func TestEjectionByOneProtocolIsNotOneByAnother(t *testing.T) {
+	var srtWorks atomic.Bool
+	f := newFake(liveOrigin(t, "a"))
+	r := run(t, f, proxy.RouterConfig{PlaceTimeout: 100 * time.Millisecond, Probes: map[lb.Protocol]func(context.Context, string) error{
+		lb.SRT: func(context.Context, string) error {
+			if !srtWorks.Load() {
+				return errors.New("silent")
+			}
+			return nil
+		},
+	}})
+	bySRT := request()
+	bySRT.Protocol = lb.SRT
+	s, err := r.Open(t.Context(), bySRT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.End(s.Unreachable(t.Context(), errors.New("silent")))
+	if got := r.Ejected(); !slices.Equal(got, []lb.OriginID{"a"}) {
+		t.Errorf("Ejected = %v; want a", got)
+	}
+	if s, err = r.Open(t.Context(), bySRT); err == nil {
+		t.Error("a new SRT stream was placed where SRT is dead")
+		s.End(nil)
+	}
+	byRTMP := open(t, r)
+	mustDial(t, byRTMP)
+	byRTMP.End(nil)
+	if len(r.Ejected()) == 0 {
+		t.Error("a TCP connection took the origin back for SRT")
+	}
+	srtWorks.Store(true)
+	until(t, "return of the origin", func() bool { return len(r.Ejected()) == 0 })
+}
+
 func TestEventsEndTheSessionsTheyConcern(t *testing.T) {
 	tests := map[string]struct {
 		event lb.Event
@@ -194,6 +233,21 @@ func TestOpenWaitsOnlyThePlaceTimeout(t *testing.T) {
 	if refusal := proxy.RefusalOf(err); refusal.Status != 503 || !refusal.Retryable {
 		t.Errorf("RefusalOf(%v) = %+v; want a retryable 503", err, refusal)
 	}
+}
+
+func TestClientWhoWaitsLessIsRefusedEarlier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := proxy.NewRouter(newFake(), proxy.RouterConfig{PlaceTimeout: time.Minute})
+		hasty := request()
+		hasty.MaxWait = 2500 * time.Millisecond
+		started := time.Now()
+		if _, err := r.Open(t.Context(), hasty); !errors.Is(err, lb.ErrNoOrigin) {
+			t.Errorf("Open = %v; want no origin", err)
+		}
+		if waited := time.Since(started); waited > 3*time.Second {
+			t.Errorf("waited %v; want no longer than the client does", waited)
+		}
+	})
 }
 
 func TestShutdownEndsSessionsAndWaits(t *testing.T) {

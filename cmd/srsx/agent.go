@@ -24,6 +24,7 @@ import (
 	"srsx/lb/memlb"
 	"srsx/proxy"
 	"srsx/proxy/admin"
+	"srsx/proxy/srt"
 )
 
 // agent is one running peer.
@@ -42,6 +43,7 @@ type agent struct {
 	admin    *admin.Server
 	media    map[string]net.Listener // by flag
 	control  map[string]net.Listener // by flag: stay open while sessions run out
+	srt      *srt.Port               // nil: off; its server closes it, since sessions need it until they end
 	closing  atomic.Bool             // the media listeners are being closed
 	dead     chan error              // the first listener that stopped by itself
 
@@ -80,12 +82,17 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 	if err = a.listen(ctx, metrics); err != nil {
 		return err
 	}
+	if err = a.listenSRT(ctx); err != nil {
+		return err
+	}
+	defer a.closeSRT()
 	if err = a.openBackend(ctx); err != nil {
 		return err
 	}
 	defer a.closeBackend(ctx)
 	a.router = proxy.NewRouter(a.balancer, proxy.RouterConfig{
 		Log: a.log, Metrics: metrics, PlaceTimeout: c.placeTimeout, Limits: c.sections.Limits.clients(),
+		Probes: map[lb.Protocol]func(context.Context, string) error{lb.SRT: srt.Probe},
 	})
 	return a.run(ctx, p)
 }
@@ -192,6 +199,9 @@ func (a *agent) originRules() admin.OriginRules {
 		for _, ln := range listeners {
 			rules.Own = append(rules.Own, proxy.AddrPortOf(ln.Addr()))
 		}
+	}
+	if a.srt != nil {
+		rules.Own = append(rules.Own, a.srt.Addr())
 	}
 	return rules
 }

@@ -162,6 +162,9 @@ func (a *agent) announce(ctx context.Context, stdout io.Writer) {
 			a.log.InfoContext(ctx, "listening", "for", flag, "addr", listeners[flag].Addr().String())
 		}
 	}
+	if a.srt != nil {
+		a.log.InfoContext(ctx, "listening", "for", "srt", "addr", a.srt.Addr().String())
+	}
 	a.log.InfoContext(ctx, "ready", "node", a.node, "version", a.version)
 	if a.insecure() {
 		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and -register-token is not set: "+

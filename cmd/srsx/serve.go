@@ -18,6 +18,7 @@ import (
 	"srsx/proxy/httpstream"
 	"srsx/proxy/player"
 	"srsx/proxy/rtmp"
+	"srsx/proxy/srt"
 )
 
 // listen opens every listener, or says which flag's port is taken.
@@ -49,6 +50,22 @@ func (a *agent) listen(ctx context.Context, metrics *proxy.Metrics) error {
 		a.control["pprof"] = ln
 	}
 	return nil
+}
+
+func (a *agent) listenSRT(ctx context.Context) (err error) {
+	if a.config.srt == "" {
+		return nil
+	}
+	if a.srt, err = srt.Listen(ctx, a.config.srt); err != nil {
+		return fmt.Errorf("-srt: %w", err)
+	}
+	return nil
+}
+
+func (a *agent) closeSRT() {
+	if a.srt != nil {
+		_ = a.srt.Close()
+	}
 }
 
 func (a *agent) closeListeners() {
@@ -117,6 +134,17 @@ func (a *agent) serveMedia(ctx context.Context, serving *errgroup.Group, vhosts 
 			HintKey: key, Static: static, Versions: a.admin.Versions(), Log: a.log,
 		})
 		serving.Go(func() error { return server.Serve(ctx, a.watch(ctx, "-http", ln)) })
+	}
+	if a.srt != nil {
+		server := srt.NewServer(a.srt, srt.Config{
+			Opener: a.router, VHosts: vhosts, Log: a.log, Metrics: srt.NewMetrics(a.registry),
+		})
+		serving.Go(func() error {
+			if err := server.Serve(ctx); err != nil {
+				return fmt.Errorf("-srt: %w", err)
+			}
+			return nil
+		})
 	}
 }
 

@@ -77,7 +77,7 @@ func settings() []setting {
 		listener("http", "PROXY_HTTP_SERVER", "18080", "HTTP-FLV, HTTP-TS, HLS and static files", func(c *config) *string { return &c.http }),
 		listener("api", "PROXY_HTTP_API", "11985", "SRS HTTP API", func(c *config) *string { return &c.api }),
 		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media; not served by this version", func(c *config) *string { return &c.rtc }),
-		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT; not served by this version", func(c *config) *string { return &c.srt }),
+		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT, over UDP", func(c *config) *string { return &c.srt }),
 		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
 		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port, TCP; only in a cluster", func(c *config) *string { return &c.cluster }),
 		listener("gossip", "PROXY_GOSSIP", "12027", "gossip port, TCP and UDP; only in a cluster", func(c *config) *string { return &c.gossip }),

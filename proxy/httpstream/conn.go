@@ -18,7 +18,7 @@ var (
 type clientListener struct {
 	net.Listener
 	writeTimeout time.Duration
-	refusals     *refusals
+	refusals     *proxy.RefusalLog
 }
 
 func (l clientListener) Accept() (net.Conn, error) {
@@ -45,7 +45,7 @@ func (l clientListener) Accept() (net.Conn, error) {
 type clientConn struct {
 	net.Conn
 	writeTimeout time.Duration
-	refusals     *refusals
+	refusals     *proxy.RefusalLog
 
 	unserved atomic.Bool // bytes came since the last request was served
 
@@ -82,7 +82,7 @@ func (c *clientConn) served() { c.unserved.Store(false) }
 
 func (c *clientConn) Close() error {
 	if c.unserved.Swap(false) {
-		c.refusals.note(proxy.AddrPortOf(c.RemoteAddr()), errRequest)
+		c.refusals.Note(proxy.AddrPortOf(c.RemoteAddr()), errRequest)
 	}
 	return c.Conn.Close()
 }

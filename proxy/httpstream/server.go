@@ -55,7 +55,7 @@ type Server struct {
 	viewers   *viewers
 	prints    prints
 	pools     pools
-	refusals  *refusals
+	refusals  *proxy.RefusalLog
 }
 
 // NewServer returns a server.
@@ -72,7 +72,7 @@ func NewServer(config Config) *Server {
 			*timeout = standard
 		}
 	}
-	return &Server{config: config, viewers: newViewers(config.HoldTime), transport: newTransport(), refusals: newRefusals(config.Log)}
+	return &Server{config: config, viewers: newViewers(config.HoldTime), transport: newTransport(), refusals: proxy.NewRefusalLog(config.Log, "http")}
 }
 
 // connKey is the context key of a request's *clientConn.
@@ -202,7 +202,7 @@ func (s *Server) turnAway(w *reply, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // nobody is there to hear it
 	}
-	s.refusals.note(s.client(r), err)
+	s.refusals.Note(s.client(r), err)
 	w.refuse(refusalOf(err))
 }
 

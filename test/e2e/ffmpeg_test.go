@@ -38,16 +38,28 @@ func decode(t *testing.T, url string, seconds int) (frames []frame, messages str
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, part(t, "ffmpeg"),
-		"-hide_banner", "-loglevel", "error", "-i", url, "-t", strconv.Itoa(seconds),
-		"-map", "0:v:0", "-map", "0:a:0", "-fps_mode", "passthrough", "-copyts", "-start_at_zero",
-		"-enc_time_base:v", "1:1000", "-f", "framecrc", "-")
+		append([]string{"-hide_banner", "-loglevel", "error", "-i", url}, decoded(seconds)...)...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("ffmpeg -i %s: %v\n%s", url, err, errs.String())
 	}
+	return framesOf(t, out.String()), errs.String()
+}
+
+// decoded are the options by which ffmpeg tells of each frame of its input.
+func decoded(seconds int) []string {
+	return []string{
+		"-t", strconv.Itoa(seconds), "-map", "0:v:0", "-map", "0:a:0", "-fps_mode", "passthrough", "-copyts", "-start_at_zero",
+		"-enc_time_base:v", "1:1000", "-f", "framecrc", "-",
+	}
+}
+
+// framesOf reads what ffmpeg tells.
+func framesOf(t *testing.T, framecrc string) (frames []frame) {
+	t.Helper()
 	base := make(map[string]float64)
-	for line := range strings.Lines(out.String()) {
+	for line := range strings.Lines(framecrc) {
 		if tb, ok := strings.CutPrefix(line, "#tb "); ok {
 			stream, fraction, _ := strings.Cut(strings.TrimSpace(tb), ": ")
 			num, den, _ := strings.Cut(fraction, "/")
@@ -60,7 +72,7 @@ func decode(t *testing.T, url string, seconds int) (frames []frame, messages str
 		stream := fields[0]
 		frames = append(frames, frame{stream: stream, pts: number(t, fields[2]) * base[stream]})
 	}
-	return frames, errs.String()
+	return frames
 }
 
 func number(t *testing.T, text string) float64 {

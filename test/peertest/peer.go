@@ -65,33 +65,40 @@ func Root(tb testing.TB) string {
 // ports are handed out once per process.
 var ports struct { //nolint:gochecknoglobals // shared by all tests of a process
 	sync.Mutex
-	used map[int]bool
+	used map[string]bool
 }
 
-// FreePort returns a loopback TCP port that nobody listens on, below the
-// range from which the system takes ports for outgoing connections.
+// FreePort returns a loopback port that nobody listens on, over TCP or UDP,
+// below the range from which the system takes ports for outgoing connections.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	ports.Lock()
 	defer ports.Unlock()
 	if ports.used == nil {
-		ports.used = make(map[int]bool)
+		ports.used = make(map[string]bool)
 	}
 	for range 1000 {
-		port := 10000 + rand.IntN(22000)
-		ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", ":"+strconv.Itoa(port))
-		if err != nil || ports.used[port] {
-			if err == nil {
-				_ = ln.Close()
-			}
-			continue
+		port := strconv.Itoa(10000 + rand.IntN(22000))
+		if !ports.used[port] && isFree(":"+port) {
+			ports.used[port] = true
+			return port
 		}
-		_ = ln.Close()
-		ports.used[port] = true
-		return strconv.Itoa(port)
 	}
 	tb.Fatal("no free port")
 	return ""
+}
+
+func isFree(addr string) bool {
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer ln.Close()
+	packets, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", addr)
+	if err != nil {
+		return false
+	}
+	return packets.Close() == nil
 }
 
 // Options are how a peer differs from the default.
@@ -109,13 +116,13 @@ type Options struct {
 
 // Ports are the listeners of a peer as host:port, to be had again after a
 // restart.
-type Ports struct{ RTMP, HTTP, API, System, Pprof, Cluster, Gossip string }
+type Ports struct{ RTMP, HTTP, API, SRT, System, Pprof, Cluster, Gossip string }
 
 // FreePorts returns ports that nobody listens on.
 func FreePorts(tb testing.TB) *Ports {
 	tb.Helper()
 	addr := func() string { return "127.0.0.1:" + FreePort(tb) }
-	return &Ports{RTMP: addr(), HTTP: addr(), API: addr(), System: addr(), Pprof: addr(), Cluster: addr(), Gossip: addr()}
+	return &Ports{RTMP: addr(), HTTP: addr(), API: addr(), SRT: addr(), System: addr(), Pprof: addr(), Cluster: addr(), Gossip: addr()}
 }
 
 // Peer is a running srsx.
@@ -145,7 +152,7 @@ func Start(tb testing.TB, o Options) *Peer {
 	}
 	args := []string{"agent", "-data-dir", p.DataDir, "-node", p.Node, "-slow-start", "0"}
 	if p.Host == nil {
-		args = append(args, "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-system-api", p.System,
+		args = append(args, "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-srt", p.SRT, "-system-api", p.System,
 			"-cluster", p.Cluster, "-gossip", p.Gossip, "-advertise", "127.0.0.1")
 	}
 	if o.Config != "" {
