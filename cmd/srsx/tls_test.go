@@ -71,7 +71,7 @@ func TestMistakesAboutCertificates(t *testing.T) {
 		code  int
 		texts []string
 	}{
-		"tls ca create":                                            {exitRefused, []string{"srsx-ca.pem", "is not replaced"}},
+		"tls ca create":                                            {exitRefused, []string{"srsx-ca-key.pem", "is not replaced"}},
 		"tls ca create stray":                                      {exitUsage, []string{`stray argument "stray"`}},
 		"tls ca create -days 0":                                    {exitUsage, []string{"-days 0", "from 1 to"}},
 		"tls ca create -days x":                                    {exitUsage, []string{"-days"}},
@@ -86,7 +86,7 @@ func TestMistakesAboutCertificates(t *testing.T) {
 		"tls cert create -node a/b":                                {exitUsage, []string{"-node", `"a/b"`}},
 		"tls cert create -node peer3 -cluster a/b":                 {exitUsage, []string{"-cluster", `"a/b"`}},
 		"tls cert create -node peer3 -cluster=":                    {exitUsage, []string{"-cluster"}},
-		"tls cert create -node peer1 -days 9":                      {exitRefused, []string{"peer1.pem", "is not replaced"}},
+		"tls cert create -node peer1 -days 9":                      {exitRefused, []string{"peer1-key.pem", "is not replaced"}},
 		"tls cert create -node peer3 -days 31":                     {exitRefused, []string{"the CA ends on " + until(30), until(31)}},
 		"tls cert create -node peer3 -key nothing":                 {exitRefused, []string{"nothing", "no such file"}},
 		"tls cert create -node peer3 -ca nothing":                  {exitRefused, []string{"nothing", "no such file"}},
