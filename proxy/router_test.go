@@ -168,7 +168,7 @@ func TestEventsEndTheSessionsTheyConcern(t *testing.T) {
 			r := run(t, f, proxy.RouterConfig{})
 			s := open(t, r)
 			defer s.End(nil)
-			probe := request() // its end shows that the event was handled
+			probe := request() // its end shows that the event before was handled
 			probe.Stream.Name = "probe"
 			marker, err := r.Open(t.Context(), probe)
 			if err != nil {
@@ -177,8 +177,12 @@ func TestEventsEndTheSessionsTheyConcern(t *testing.T) {
 			defer marker.End(nil)
 			f.send(tc.event)
 			f.send(lb.Event{Kind: lb.StreamForgotten, Stream: probe.Stream, Generation: 99})
+			ended := s.Context()
+			if tc.want == nil {
+				ended = marker.Context()
+			}
 			select {
-			case <-marker.Context().Done():
+			case <-ended.Done():
 			case <-time.After(5 * time.Second):
 				t.Fatal("events not handled")
 			}

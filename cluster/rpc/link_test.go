@@ -191,13 +191,13 @@ func TestAbandonedRequestIsNeverSent(t *testing.T) {
 		synctest.Wait()
 		close(release)
 		synctest.Wait()
+		if got := strings.Join(sent, " "); got != "first last" {
+			t.Errorf("sent %q; want the first and the last", got)
+		}
 		end()
 		callers.Wait()
 		if !errors.Is(err, ErrNotExecuted) || !errors.Is(err, context.Canceled) {
 			t.Errorf("abandoned call = %v; want ErrNotExecuted and Canceled", err)
-		}
-		if got := strings.Join(sent, " "); got != "first last" {
-			t.Errorf("sent %q; want the first and the last", got)
 		}
 	})
 }
