@@ -14,6 +14,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/test/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -165,17 +166,6 @@ func (f *fakeBalancer) holds() int {
 	return f.held[stream]
 }
 
-// until waits for a condition and fails the test when it stays away.
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s within 5 s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
 // run starts the router and waits until it has subscribed.
 func run(t *testing.T, f *fakeBalancer, config proxy.RouterConfig) *proxy.Router {
 	t.Helper()
@@ -189,7 +179,7 @@ func run(t *testing.T, f *fakeBalancer, config proxy.RouterConfig) *proxy.Router
 			t.Errorf("Run = %v; want nil", err)
 		}
 	})
-	until(t, "subscription", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.events) > 0 })
+	proxytest.Eventually(t, "subscription", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.events) > 0 })
 	return r
 }
 

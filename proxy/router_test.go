@@ -18,6 +18,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/test/proxytest"
 )
 
 func TestNewStreamGoesElsewhereWhenItsOriginRefuses(t *testing.T) {
@@ -100,7 +101,7 @@ func TestEjectedOriginComesBackByProbe(t *testing.T) {
 		t.Fatal("Unreachable found another origin; want none")
 	}
 	s.End(nil)
-	until(t, "return of the origin", func() bool {
+	proxytest.Eventually(t, "return of the origin", func() bool {
 		s, err := r.Open(t.Context(), request())
 		if err != nil {
 			return false
@@ -144,7 +145,7 @@ func TestEjectionByOneProtocolIsNotOneByAnother(t *testing.T) {
 		t.Error("a TCP connection took the origin back for SRT")
 	}
 	srtWorks.Store(true)
-	until(t, "return of the origin", func() bool { return len(r.Ejected()) == 0 })
+	proxytest.Eventually(t, "return of the origin", func() bool { return len(r.Ejected()) == 0 })
 }
 
 func TestEventsEndTheSessionsTheyConcern(t *testing.T) {

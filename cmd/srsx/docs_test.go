@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of the documentation")
@@ -181,7 +182,7 @@ func TestTheScriptOfTheDocsRegistersAnyProcess(t *testing.T) {
 		return c
 	}
 	first := origin()
-	var said lockedBuffer
+	var said proxytest.Log
 	script := exec.CommandContext(ctx, "sh", filepath.Join(docs, "register-origin.sh"))
 	script.Env = append(os.Environ(), "PEER=http://"+p.system, "TOKEN=t0", "ID=any", "PROCESS="+name, "IP=127.0.0.1",
 		"RTMP="+rtmp, "HTTP="+web, "INTERVAL=0.1")

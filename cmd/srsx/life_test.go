@@ -13,6 +13,7 @@ import (
 	"srsx/proxy"
 	"srsx/test/mediatest"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // withEncoder is a peer with one origin, o1, and an encoder at live/one.
@@ -141,7 +142,7 @@ func TestTheNodeNameIsKept(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // it starts and ends at once
-		var log lockedBuffer
+		var log proxytest.Log
 		run(ctx, process{
 			args: append([]string{"srsx", "agent", "-rtmp", "off", "-http", "off", "-api", "off", "-srt", "off", "-system-api", "off", "-data-dir", dir}, flags...),
 			env:  noEnv, stdout: &log, stderr: &log,

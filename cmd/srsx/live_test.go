@@ -15,17 +15,18 @@ import (
 	"time"
 
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // running is a command that goes on until it is told to end.
 type running struct {
-	out, errs *lockedBuffer
+	out, errs *proxytest.Log
 	signals   chan os.Signal
 	ended     chan int
 }
 
 func (p *peer) start(args ...string) *running {
-	r := &running{out: &lockedBuffer{}, errs: &lockedBuffer{}, signals: make(chan os.Signal, 1), ended: make(chan int, 1)}
+	r := &running{out: &proxytest.Log{}, errs: &proxytest.Log{}, signals: make(chan os.Signal, 1), ended: make(chan int, 1)}
 	go func() {
 		r.ended <- run(context.Background(), process{
 			args: append([]string{"srsx"}, args...), env: environment(map[string]string{"SRSX_ADDR": p.system}),

@@ -12,31 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"srsx/test/proxytest"
 )
 
 // patience is how long anything may take on a busy machine.
-const patience = 30 * time.Second
-
-// lockedBuffer collects what a process prints while others read it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+const patience = proxytest.Patience
 
 func noEnv(string) (string, bool) { return "", false }
 
@@ -63,11 +46,7 @@ func commandIn(env map[string]string, args ...string) (code int, stdout, stderr 
 // eventually fails the test unless holds becomes true in time.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
+	proxytest.Eventually(t, what, holds)
 }
 
 // options are how a peer differs from one on free loopback ports.
@@ -82,7 +61,7 @@ type peer struct {
 	rtmp, http, api, system string // host:port; empty: off
 
 	signals     chan os.Signal
-	log, stdout *lockedBuffer
+	log, stdout *proxytest.Log
 	configFile  string
 	ended       chan struct{}
 	code        int // once ended
@@ -121,7 +100,7 @@ func launch(t *testing.T, o options) *peer {
 	t.Helper()
 	dir := t.TempDir()
 	p := &peer{
-		signals: make(chan os.Signal, 4), log: &lockedBuffer{}, stdout: &lockedBuffer{},
+		signals: make(chan os.Signal, 4), log: &proxytest.Log{}, stdout: &proxytest.Log{},
 		ended: make(chan struct{}), configFile: filepath.Join(dir, "srsx.yaml"),
 	}
 	if o.config != "" {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 func TestOriginsStatusPassesBack(t *testing.T) {
@@ -35,8 +36,8 @@ func TestOriginsStatusPassesBack(t *testing.T) {
 			t.Errorf("%s: %q, %v; want the origin's own page", path, body, response.Header)
 		}
 	}
-	eventually(t, "no session is held for what is not there", func() bool { return p.sessions() == 0 })
-	if lines := p.log.lines("session ended", "origin answers 404"); len(lines) != 2 {
+	proxytest.Eventually(t, "no session is held for what is not there", func() bool { return p.Sessions() == 0 })
+	if lines := p.Log.Lines("session ended", "origin answers 404"); len(lines) != 2 {
 		t.Errorf("log = %q; want a line for each stream that is not there", lines)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"srsx/proxy"
 	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // smuggled follows each malformed request: it must not be served.
@@ -21,7 +22,7 @@ const smuggled = "GET /smuggled/x.flv HTTP/1.1\r\nHost: h\r\n\r\n"
 
 func TestMalformedRequestsAreRefusedAndTheConnectionEnds(t *testing.T) {
 	p := start(t, origintest.Script{})
-	before := measure(t)
+	before := proxytest.Measure(t)
 	for name, c := range map[string]struct {
 		sent string
 		want int
@@ -74,10 +75,10 @@ func TestMalformedRequestsAreRefusedAndTheConnectionEnds(t *testing.T) {
 	for _, seen := range p.origin.Seen("http") {
 		t.Errorf("the origin was asked for %s", seen.Request.URL)
 	}
-	if lines := p.log.lines("client refused", "malformed"); len(lines) == 0 {
+	if lines := p.Log.Lines("client refused", "malformed"); len(lines) == 0 {
 		t.Error("no line in the log tells of malformed requests")
 	}
-	returnsTo(t, before)
+	before.Require(t)
 }
 
 // sendMalformed returns the status of the only answer, and an error if another
@@ -178,7 +179,7 @@ func short(c *httpstream.Config) {
 
 func TestHeaderHasToComeInTime(t *testing.T) {
 	p := startWith(t, setup{origins: []*origintest.Origin{origintest.Start(t, origintest.Config{})}, change: short})
-	before := measure(t)
+	before := proxytest.Measure(t)
 	for name, next := range map[string]string{"silence": "", "a byte now and then": "x"} {
 		conn, reader := p.raw(t, strings.Repeat("G", len(next)))
 		ended := make(chan error, 1)
@@ -201,10 +202,10 @@ func TestHeaderHasToComeInTime(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	eventually(t, "a line in the log tells of the one that sent something", func() bool {
-		return len(p.log.lines("client refused", "incomplete request")) == 1
+	proxytest.Eventually(t, "a line in the log tells of the one that sent something", func() bool {
+		return len(p.Log.Lines("client refused", "incomplete request")) == 1
 	})
-	returnsTo(t, before)
+	before.Require(t)
 }
 
 func TestIdleConnectionIsClosed(t *testing.T) {
@@ -218,7 +219,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	if _, err = reader.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("read of an idle connection = %v; want it closed", err)
 	}
-	if lines := p.log.lines("client refused"); len(lines) != 0 {
+	if lines := p.Log.Lines("client refused"); len(lines) != 0 {
 		t.Errorf("log = %q; want nothing of a client that was served", lines)
 	}
 }
@@ -241,7 +242,7 @@ func TestPlayerThatLeavesIsNoticedOnASilentStream(t *testing.T) {
 	case <-time.After(patience):
 		t.Errorf("upstream still open after %s", patience)
 	}
-	eventually(t, "the log tells that the client was done", func() bool {
-		return len(p.log.lines("session ended", "client done")) == 1
+	proxytest.Eventually(t, "the log tells that the client was done", func() bool {
+		return len(p.Log.Lines("session ended", "client done")) == 1
 	})
 }

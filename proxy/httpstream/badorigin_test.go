@@ -14,6 +14,7 @@ import (
 	"srsx/lb"
 	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // says is an origin that answers each request with the same bytes and then
@@ -59,7 +60,7 @@ func TestBadOriginsBecomeOneClearError(t *testing.T) {
 	} {
 		p := startWith(t, setup{origins: []*origintest.Origin{origintest.Start(t, origintest.Config{Script: c.script})}, change: hasty})
 		p.place(t, "s")
-		before := measure(t)
+		before := proxytest.Measure(t)
 		for path, want := range map[string]int{"/live/s.flv": c.live, "/live/s-1.m4s": c.segment, "/live/s.m3u8": c.playlist} {
 			if path == "/live/s.flv" && want == ok {
 				continue // it has no end
@@ -74,8 +75,8 @@ func TestBadOriginsBecomeOneClearError(t *testing.T) {
 			}
 		}
 		p.client.CloseIdleConnections()
-		eventually(t, "no session is left", func() bool { return p.sessions() == 0 })
-		returnsTo(t, before)
+		proxytest.Eventually(t, "no session is left", func() bool { return p.Sessions() == 0 })
+		before.Require(t)
 	}
 }
 
@@ -125,7 +126,7 @@ func TestHostilePlaylistsEnd(t *testing.T) {
 			w.Header().Set("Connection", "close") // none is left in the pool
 			_, _ = io.WriteString(w, body)
 		}))
-		before := measure(t)
+		before := proxytest.Measure(t)
 		response, _, err := p.try(t, http.MethodGet, "/live/s.m3u8")
 		status := response.StatusCode
 		if err != nil && status == http.StatusOK {
@@ -135,8 +136,8 @@ func TestHostilePlaylistsEnd(t *testing.T) {
 			t.Errorf("%s: status %d, %v; want %d", name, status, err, c.want)
 		}
 		p.client.CloseIdleConnections()
-		eventually(t, "no session is left", func() bool { return p.sessions() == 0 })
-		returnsTo(t, before)
+		proxytest.Eventually(t, "no session is left", func() bool { return p.Sessions() == 0 })
+		before.Require(t)
 	}
 }
 
@@ -156,7 +157,7 @@ func TestManyViewersOfAHostilePlaylistTakeLittleMemory(t *testing.T) {
 	hostile := append([]byte("#EXTM3U\n"), bytes.Repeat([]byte("a\n"), (4<<20-100)/2)...)
 	origin := origintest.Start(t, origintest.Config{Script: answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(hostile) })})
 	p := startWith(t, setup{origins: []*origintest.Origin{origin}})
-	before := measure(t)
+	before := proxytest.Measure(t)
 	var bodies []io.ReadCloser
 	for range viewers {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/live/s.m3u8", http.NoBody)
@@ -169,8 +170,8 @@ func TestManyViewersOfAHostilePlaylistTakeLittleMemory(t *testing.T) {
 		}
 		bodies = append(bodies, response.Body)
 	}
-	if now := measure(t); now.heap > before.heap+viewers*each {
-		t.Errorf("%d viewers take %d MB; want at most %d", viewers, (now.heap-before.heap)>>20, viewers*each>>20)
+	if now := proxytest.Measure(t); now.Heap > before.Heap+viewers*each {
+		t.Errorf("%d viewers take %d MB; want at most %d", viewers, (now.Heap-before.Heap)>>20, viewers*each>>20)
 	}
 	// Each gets all of it.
 	var reading sync.WaitGroup
@@ -186,8 +187,8 @@ func TestManyViewersOfAHostilePlaylistTakeLittleMemory(t *testing.T) {
 }
 
 func TestNoOriginIsRetryable(t *testing.T) {
-	p := start(t, origintest.Script{})
-	if err := p.balancer.Remove(t.Context(), lb.OriginID(p.origin.Server())); err != nil {
+	p := startWith(t, setup{origins: []*origintest.Origin{origintest.Start(t, origintest.Config{})}, place: 100 * time.Millisecond})
+	if err := p.Balancer.Remove(t.Context(), lb.OriginID(p.origin.Server())); err != nil {
 		t.Fatal(err)
 	}
 	response, body := p.do(t, http.MethodGet, "/live/s.flv")

@@ -9,6 +9,7 @@ import (
 	"srsx/proxy"
 	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // forwarded are the headers by which origins learn the client's address.
@@ -95,8 +96,8 @@ func TestOriginSeesTheRealClient(t *testing.T) {
 					t.Errorf("origin saw %s: %q; want %q", header, got, c.want[i])
 				}
 			}
-			eventually(t, "the log names the client "+c.client, func() bool {
-				return len(p.log.lines("session ended", "client="+c.client)) == 1
+			proxytest.Eventually(t, "the log names the client "+c.client, func() bool {
+				return len(p.Log.Lines("session ended", "client="+c.client)) == 1
 			})
 		})
 	}
@@ -150,7 +151,7 @@ func TestLimitsCountTheRealClient(t *testing.T) {
 			t.Errorf("client %s: status %d; want %d", c.client, status, c.want)
 		}
 	}
-	if refused := p.log.lines("client refused", "client=192.0.2.1:0", "limit"); len(refused) != 1 {
+	if refused := p.Log.Lines("client refused", "client=192.0.2.1:0", "limit"); len(refused) != 1 {
 		t.Errorf("log = %q; want a line for the refused client", refused)
 	}
 }
@@ -161,7 +162,7 @@ func TestViewersBehindATrustedProxyAreSessionsOfTheirOwn(t *testing.T) {
 	for _, client := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.1"} {
 		p.status(t, "GET /live/s.m3u8 HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: "+client+"\r\n\r\n")
 	}
-	if open := p.router.Sessions(); len(open) != 2 || open[0].Client.Addr() == open[1].Client.Addr() {
+	if open := p.Router.Sessions(); len(open) != 2 || open[0].Client.Addr() == open[1].Client.Addr() {
 		t.Errorf("sessions = %+v; want one of each viewer", open)
 	}
 }

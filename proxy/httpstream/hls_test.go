@@ -10,6 +10,7 @@ import (
 
 	"srsx/lb"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // media is a media playlist that names all that a segment needs.
@@ -35,7 +36,7 @@ func TestHLSPlaysThroughItsHints(t *testing.T) {
 	if response, part := p.do(t, http.MethodGet, "/live/"+segment, "Range", "bytes=188-375"); response.StatusCode != http.StatusPartialContent || part != body[188:376] {
 		t.Errorf("range: status %d, %d bytes; want 206 and 188", response.StatusCode, len(part))
 	}
-	if open := p.sessions(); open != 1 {
+	if open := p.Sessions(); open != 1 {
 		t.Errorf("%d sessions; want the one viewer", open)
 	}
 	for _, seen := range p.origin.Seen("http") {
@@ -43,7 +44,7 @@ func TestHLSPlaysThroughItsHints(t *testing.T) {
 			t.Errorf("the origin saw our hint in %q", seen.Request.URL.RawQuery)
 		}
 	}
-	eventually(t, "the viewer's session ends after its last request", func() bool { return p.sessions() == 0 })
+	proxytest.Eventually(t, "the viewer's session ends after its last request", func() bool { return p.Sessions() == 0 })
 	// The hint outlives the session: no table is needed to serve a segment.
 	if response, _ := p.do(t, http.MethodGet, "/live/"+segment); response.StatusCode != http.StatusOK {
 		t.Errorf("segment after its session: status %d", response.StatusCode)
@@ -60,7 +61,7 @@ func TestMovedStreamIsFollowedByPlaylists(t *testing.T) {
 	child := lastLine(master)
 	second := origintest.Start(t, origintest.Config{})
 	p.register(t, second)
-	if err := p.balancer.Move(t.Context(), lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}, lb.OriginID(second.Server())); err != nil {
+	if err := p.Balancer.Move(t.Context(), lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}, lb.OriginID(second.Server())); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = p.do(t, http.MethodGet, child)
@@ -78,12 +79,12 @@ func TestUnchangedPlaylistKeepsTheSession(t *testing.T) {
 		_, _ = io.WriteString(w, media)
 	}))
 	_, _ = p.do(t, http.MethodGet, "/live/s.m3u8")
-	before := p.router.Sessions()
+	before := p.Router.Sessions()
 	response, _ := p.do(t, http.MethodGet, "/live/s.m3u8", "If-Modified-Since", "Mon, 23 Nov 2026 20:00:00 GMT")
 	if response.StatusCode != http.StatusNotModified {
 		t.Fatalf("status %d", response.StatusCode)
 	}
-	after := p.router.Sessions()
+	after := p.Router.Sessions()
 	if len(before) != 1 || len(after) != 1 {
 		t.Errorf("sessions %d, after a 304 %d; want 1 and 1", len(before), len(after))
 	}
@@ -149,7 +150,7 @@ func TestWhatHasAHintNeedsNoExtension(t *testing.T) {
 	if response, _ := p.do(t, http.MethodGet, "/keys/get?id=7"); response.StatusCode != http.StatusNotFound {
 		t.Errorf("the same without a hint: status %d; want 404", response.StatusCode)
 	}
-	if open := p.sessions(); open != 1 {
+	if open := p.Sessions(); open != 1 {
 		t.Errorf("%d sessions; want the one viewer", open)
 	}
 }
@@ -167,19 +168,19 @@ func TestFolderOfAPlaylistNamesTheStream(t *testing.T) {
 		{"/live/playlist.m3u8", stream("live", "playlist")},
 		{"/live/s/other.m3u8", stream("live/s", "other")},
 	} {
-		before := len(p.router.Sessions())
+		before := len(p.Router.Sessions())
 		_, _ = p.do(t, http.MethodGet, c.path)
-		if open := p.router.Sessions(); len(open) != before+1 || open[before].Stream != c.want {
+		if open := p.Router.Sessions(); len(open) != before+1 || open[before].Stream != c.want {
 			t.Errorf("%s: sessions %+v; want one more, of %v", c.path, open, c.want)
 		}
 	}
-	lease, err := p.balancer.Acquire(t.Context(), lb.Want{Stream: stream("live/t", "index"), Protocol: lb.HTTP})
+	lease, err := p.Balancer.Acquire(t.Context(), lb.Want{Stream: stream("live/t", "index"), Protocol: lb.HTTP})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.balancer.Release(lease)
+	defer p.Balancer.Release(lease)
 	_, _ = p.do(t, http.MethodGet, "/live/t/index.m3u8")
-	if open := p.router.Sessions(); open[len(open)-1].Stream != stream("live/t", "index") {
+	if open := p.Router.Sessions(); open[len(open)-1].Stream != stream("live/t", "index") {
 		t.Errorf("sessions %+v; want one of the stream that is placed under the whole name", open)
 	}
 }
@@ -211,10 +212,10 @@ func TestViewerIsOneSession(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	if open := p.router.Sessions(); len(open) != 1 || open[0].Kind != "hls" || open[0].BytesOut == 0 {
+	if open := p.Router.Sessions(); len(open) != 1 || open[0].Kind != "hls" || open[0].BytesOut == 0 {
 		t.Errorf("sessions = %+v; want the one viewer", open)
 	}
-	if ended := p.log.lines("session ended"); len(ended) != 0 {
+	if ended := p.Log.Lines("session ended"); len(ended) != 0 {
 		t.Errorf("log = %q; want none ended", ended)
 	}
 }

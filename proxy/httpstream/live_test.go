@@ -9,6 +9,7 @@ import (
 	"srsx/proxy"
 	"srsx/test/mediatest"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 func TestLiveFLVPassesTagByTag(t *testing.T) {
@@ -108,10 +109,10 @@ func TestLiveBodiesOfEachKind(t *testing.T) {
 		if _, err = io.ReadFull(response.Body, got); err != nil || string(got) != want {
 			t.Errorf("%s: read %v; want the origin's bytes", ext, err)
 		}
-		if open := p.router.Sessions(); len(open) != 1 || open[0].Kind != ext[1:] {
+		if open := p.Router.Sessions(); len(open) != 1 || open[0].Kind != ext[1:] {
 			t.Errorf("%s: sessions %+v; want one of its kind", ext, open)
 		}
 		_ = response.Body.Close()
-		eventually(t, "the session ends with its player", func() bool { return p.sessions() == 0 })
+		proxytest.Eventually(t, "the session ends with its player", func() bool { return p.Sessions() == 0 })
 	}
 }

@@ -171,7 +171,7 @@ func TestLowLatencyPlayerGetsEveryFrame(t *testing.T) {
 	if !skipped {
 		t.Error("the origin saw no _HLS_skip with the player's own token")
 	}
-	if open := p.router.Sessions(); len(open) != 1 || open[0].Stream != (lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}) {
+	if open := p.Router.Sessions(); len(open) != 1 || open[0].Stream != (lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}) {
 		t.Errorf("sessions = %+v; want one of live/s", open)
 	}
 }
@@ -254,13 +254,12 @@ func TestAnotherPeerServesWhatAPlaylistNames(t *testing.T) {
 		}
 		bodies[i] = body
 	}
-	first.stop()
 	for name, at := range map[string]*origintest.Origin{"knows nothing of the stream": nil, "has the stream elsewhere": other} {
 		second := startWith(t, setup{origins: []*origintest.Origin{origin}, key: key})
 		if at != nil {
 			second.register(t, at)
 			second.place(t, "s")
-			if err := second.balancer.Move(t.Context(), lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}, lb.OriginID(at.Server())); err != nil {
+			if err := second.Balancer.Move(t.Context(), lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: "s"}, lb.OriginID(at.Server())); err != nil {
 				t.Fatal(err)
 			}
 		}

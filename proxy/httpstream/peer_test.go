@@ -2,15 +2,11 @@ package httpstream_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -20,64 +16,33 @@ import (
 	"go.uber.org/goleak"
 
 	"srsx/lb"
-	"srsx/lb/memlb"
 	"srsx/proxy"
 	"srsx/proxy/httpstream"
 	"srsx/test/mediatest"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = proxytest.Patience
 
 // setup is how a peer differs from that of most tests.
 type setup struct {
-	key     string // file of the hint key; empty: a new one
+	key     string        // file of the hint key; empty: a new one
+	place   time.Duration // timeout; 0: none that a test could wait for
 	listen  proxy.ListenConfig
 	limits  proxy.Limits
 	change  func(*httpstream.Config)
 	origins []*origintest.Origin
 }
 
-// peer is one Server with what it needs around it, in front of its origins.
+// peer is one Server in front of its origins.
 type peer struct {
-	url      string
-	origin   *origintest.Origin // the first
-	balancer *memlb.Balancer
-	router   *proxy.Router
-	client   *http.Client
-	log      *logged
-	stop     func() // before the end of the test
-}
-
-// logged is a log to look at.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-// lines returns the lines that hold all texts.
-func (l *logged) lines(texts ...string) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []string
-	for line := range strings.Lines(l.text.String()) {
-		missing := false
-		for _, text := range texts {
-			missing = missing || !strings.Contains(line, text)
-		}
-		if !missing {
-			found = append(found, line)
-		}
-	}
-	return found
+	*proxytest.Fixture
+	url    string
+	origin *origintest.Origin // the first
+	client *http.Client
 }
 
 // start runs a peer before one origin that behaves as script says.
@@ -93,9 +58,9 @@ func answer(f func(w http.ResponseWriter, r *http.Request)) origintest.Script {
 
 func startWith(t *testing.T, with setup) *peer {
 	t.Helper()
-	p := &peer{origin: with.origins[0], balancer: memlb.New(memlb.Config{Peer: "p"}), log: &logged{}}
-	for _, o := range with.origins {
-		p.register(t, o)
+	origins := make([]lb.Origin, len(with.origins))
+	for i, o := range with.origins {
+		origins[i] = static(o)
 	}
 	if with.key == "" {
 		with.key = filepath.Join(t.TempDir(), "key")
@@ -104,10 +69,15 @@ func startWith(t *testing.T, with setup) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(p.log, nil))
-	p.router = proxy.NewRouter(p.balancer, proxy.RouterConfig{PlaceTimeout: time.Second, Limits: with.limits, Log: log})
+	if with.place == 0 {
+		with.place = patience
+	}
+	p := &peer{
+		Fixture: proxytest.New(t, proxy.RouterConfig{PlaceTimeout: with.place, Limits: with.limits}, origins...),
+		origin:  with.origins[0], client: &http.Client{Transport: &http.Transport{}, Timeout: patience},
+	}
 	config := httpstream.Config{
-		Opener: p.router, Finder: p.balancer, NodeID: "n1", HintKey: func() httpstream.HintKey { return key }, Log: log,
+		Opener: p.Router, Finder: p.Balancer, NodeID: "n1", HintKey: func() httpstream.HintKey { return key }, Log: p.Logger,
 		Static:        fstest.MapFS{"index.html": {Data: []byte("hello")}},
 		AnswerTimeout: patience, WriteTimeout: patience, HoldTime: time.Second, // a busy machine is no bad peer
 	}
@@ -115,50 +85,22 @@ func startWith(t *testing.T, with setup) *peer {
 		with.change(&config)
 	}
 	with.listen.Name = "http"
-	ln, err := proxy.Listen(t.Context(), "127.0.0.1:0", with.listen)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.url = "http://" + ln.Addr().String()
-	p.serve(t, httpstream.NewServer(config), ln)
+	p.url = "http://" + p.Serve(t, with.listen, httpstream.NewServer(config).Serve)
+	t.Cleanup(p.client.CloseIdleConnections)
 	return p
 }
 
-// register makes an origin known as its server id.
-func (p *peer) register(t *testing.T, o *origintest.Origin) {
-	t.Helper()
-	if err := p.balancer.Register(t.Context(), lb.Registration{Origin: lb.Origin{
-		ID:          lb.OriginID(o.Server()),
-		Incarnation: lb.Incarnation{Server: o.Server(), Service: o.Service(), PID: o.PID()},
-		Static:      true, Weight: lb.DefaultWeight,
-		Endpoints: lb.Endpoints{RTMP: []string{o.RTMP()}, HTTP: []string{o.HTTP()}},
-	}}); err != nil {
-		t.Fatal(err)
-	}
+// static is an origin known by its server id.
+func static(o *origintest.Origin) lb.Origin {
+	return proxytest.StaticOrigin(lb.OriginID(o.Server()), o.RTMP(), o.HTTP())
 }
 
-// serve runs until stop or the end of the test.
-func (p *peer) serve(t *testing.T, server *httpstream.Server, ln net.Listener) {
+// register makes one more origin known.
+func (p *peer) register(t *testing.T, o *origintest.Origin) {
 	t.Helper()
-	transport := &http.Transport{}
-	p.client = &http.Client{Transport: transport, Timeout: patience}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = p.router.Run(ctx) })
-	running.Go(func() {
-		if err := server.Serve(ctx, ln); err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	p.stop = sync.OnceFunc(func() {
-		transport.CloseIdleConnections()
-		p.router.CloseAll(proxy.ErrShutdown)
-		cancel()
-		_ = ln.Close()
-		running.Wait()
-		_ = p.balancer.Close()
-	})
-	t.Cleanup(p.stop)
+	if err := p.Balancer.Register(t.Context(), lb.Registration{Origin: static(o)}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // publish publishes a pattern at the origin itself until the test ends.
@@ -240,64 +182,14 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// sessions returns how many are open.
-func (p *peer) sessions() int {
-	total, _ := p.router.Counts()
-	return total
-}
-
-// footprint is what this process takes.
-type footprint struct {
-	goroutines, descriptors int
-	heap                    uint64 // bytes
-}
-
-func measure(t *testing.T) footprint {
-	t.Helper()
-	runtime.GC()
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	files, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return footprint{runtime.NumGoroutine(), len(files), memory.HeapAlloc}
-}
-
-// returnsTo waits until this process takes no more than it did before.
-func returnsTo(t *testing.T, before footprint) {
-	t.Helper()
-	const slack, heapSlack = 2, 4 << 20 // what the runtime has of its own; buffers that are kept
-	var now footprint
-	defer func() {
-		if t.Failed() {
-			t.Logf("footprint = %+v; before %+v", now, before)
-		}
-	}()
-	eventually(t, "goroutines, descriptors and memory back at the baseline", func() bool {
-		now = measure(t)
-		return now.goroutines <= before.goroutines+slack && now.descriptors <= before.descriptors+slack && now.heap <= before.heap+heapSlack
-	})
-}
-
 // place has a stream placed, as one viewer that is gone leaves it.
 func (p *peer) place(t *testing.T, name string) {
 	t.Helper()
-	lease, err := p.balancer.Acquire(t.Context(), lb.Want{
+	lease, err := p.Balancer.Acquire(t.Context(), lb.Want{
 		Stream: lb.Stream{VHost: lb.DefaultVHost, App: "live", Name: name}, Protocol: lb.HTTP,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.balancer.Release(lease) })
+	t.Cleanup(func() { p.Balancer.Release(lease) })
 }

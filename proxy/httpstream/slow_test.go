@@ -11,6 +11,7 @@ import (
 
 	"srsx/proxy/httpstream"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
 
 // endless is an origin whose bodies have no end. What is received from done
@@ -40,7 +41,7 @@ func TestClientThatDoesNotReadIsCutAndLetsTheOriginGo(t *testing.T) {
 			change:  func(c *httpstream.Config) { c.WriteTimeout = time.Second },
 		})
 		p.place(t, "s")
-		before := measure(t)
+		before := proxytest.Measure(t)
 		conn, reader := p.raw(t, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n")
 		if _, err := http.ReadResponse(reader, nil); err != nil { //nolint:bodyclose // ends with the connection
 			t.Fatal(err)
@@ -50,11 +51,11 @@ func TestClientThatDoesNotReadIsCutAndLetsTheOriginGo(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatalf("%s: the origin's connection is held for %s", path, patience)
 		}
-		eventually(t, "the log tells why the session of "+path+" ended", func() bool {
-			return len(p.log.lines("session ended", "client reads too slowly")) == 1
+		proxytest.Eventually(t, "the log tells why the session of "+path+" ended", func() bool {
+			return len(p.Log.Lines("session ended", "client reads too slowly")) == 1
 		})
 		_ = conn.Close()
-		returnsTo(t, before)
+		before.Require(t)
 	}
 }
 

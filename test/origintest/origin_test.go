@@ -16,16 +16,8 @@ import (
 
 	"srsx/test/mediatest"
 	"srsx/test/origintest"
+	"srsx/test/proxytest"
 )
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
 
 func publish(t *testing.T, o *origintest.Origin, name string) {
 	t.Helper()
@@ -112,7 +104,7 @@ func TestRefusalsAreSaidInSRSsWords(t *testing.T) {
 func TestFLVCarriesThePublishedFrames(t *testing.T) {
 	o := origintest.Start(t, origintest.Config{})
 	publish(t, o, "a")
-	eventually(t, "publisher", func() bool { return o.Publishing("live/a") })
+	proxytest.Eventually(t, "publisher", func() bool { return o.Publishing("live/a") })
 	r, err := http.Get("http://" + o.HTTP() + "/live/a.flv")
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +131,7 @@ func TestFLVCarriesThePublishedFrames(t *testing.T) {
 func TestHLSStartsWithAMasterAndAnUnknownContextGetsOneAgain(t *testing.T) {
 	o := origintest.Start(t, origintest.Config{})
 	publish(t, o, "h1")
-	eventually(t, "publisher", func() bool { return o.Publishing("live/h1") })
+	proxytest.Eventually(t, "publisher", func() bool { return o.Publishing("live/h1") })
 	_, master := get(t, "http://"+o.HTTP()+"/live/h1.m3u8?token=p4")
 	if !strings.Contains(master, "/live/h1.m3u8?hls_ctx=") || !strings.Contains(master, "&token=p4") {
 		t.Fatalf("master = %q", master)
@@ -183,7 +175,7 @@ func TestHeartbeatIsSRSsAndARestartChangesTheIncarnation(t *testing.T) {
 		}
 	}
 	o.Restart(t)
-	eventually(t, "heartbeat of the new incarnation", func() bool {
+	proxytest.Eventually(t, "heartbeat of the new incarnation", func() bool {
 		second := <-beats
 		return second["server"] == first["server"] && second["pid"] != first["pid"] && second["service"] != first["service"]
 	})

@@ -1,42 +1,22 @@
 package peertest
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"srsx/test/proxytest"
 )
 
 // Process is a program that runs until the test ends at the latest.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
-	out  output
+	out  proxytest.Log
 	done chan struct{} // closed when it has ended
-}
-
-// output collects what a program prints.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-// Write keeps p.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-// String returns all that was printed so far.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // Command says what to run.

@@ -8,6 +8,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,8 +19,8 @@ import (
 	"srsx/proxy"
 )
 
-// Patience bounds every wait of a test.
-const Patience = 20 * time.Second
+// Patience bounds every wait of a test: a busy machine is no failure.
+const Patience = 30 * time.Second
 
 // Log collects what was logged. It is safe for concurrent use.
 type Log struct {
@@ -38,6 +40,17 @@ func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// Lines returns the lines logged so far that hold all texts.
+func (l *Log) Lines(texts ...string) []string {
+	var found []string
+	for line := range strings.Lines(l.String()) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 // Fixture is a balancer and a router that know some origins.
