@@ -167,7 +167,7 @@ func TestBadOriginsHoldUpOnlyTheirOwn(t *testing.T) {
 		waiting = append(waiting, w)
 	}
 	requirePasses(t, c, good)
-	if took := time.Since(started); took > time.Second {
+	if took := time.Since(started); took > soon {
 		t.Errorf("a packet of another flow took %v", took)
 	}
 	for _, w := range waiting {
@@ -175,8 +175,8 @@ func TestBadOriginsHoldUpOnlyTheirOwn(t *testing.T) {
 			t.Errorf("a new stream was refused: %+v", h)
 		}
 	}
-	if took := time.Since(started); took > 3*time.Second {
-		t.Errorf("new streams took %v; callers give up after 3 s", took)
+	if took := time.Since(started); took > soon {
+		t.Errorf("new streams took %v; callers do not wait", took)
 	}
 	for _, session := range s.Router.Sessions() {
 		if session.Origin != good.id() {
@@ -211,7 +211,7 @@ func TestPlacedStreamStaysWithItsSilentOrigin(t *testing.T) {
 	if reason := late.rejected(late.ask("live/cam")); reason != wire.BadGateway {
 		t.Errorf("refused for %s; want %s", reason, wire.BadGateway)
 	}
-	if took := time.Since(started); took > 3*time.Second {
+	if took := time.Since(started); took > soon {
 		t.Errorf("refused after %v", took)
 	}
 	requirePasses(t, c, o)

@@ -25,6 +25,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// soon is the 2.5 s that a caller is made to wait at most, on a busy machine.
+const soon = 5 * time.Second
+
 // stand is a server of SRT in front of origins.
 type stand struct {
 	*proxytest.Fixture
@@ -356,7 +359,7 @@ func (o *testOrigin) behave(s script) {
 
 func (o *testOrigin) send(p []byte, to netip.AddrPort) {
 	o.tb.Helper()
-	if _, err := o.conn.WriteToUDPAddrPort(p, to); err != nil {
+	if _, err := o.conn.WriteToUDPAddrPort(p, to); err != nil && !errors.Is(err, net.ErrClosed) { // the test is over
 		o.tb.Error(err)
 	}
 }
