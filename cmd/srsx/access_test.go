@@ -13,6 +13,7 @@ import (
 
 	"github.com/bluenviron/gortmplib/pkg/amf0"
 
+	"srsx/cluster/keyring"
 	"srsx/proxy"
 	"srsx/test/mediatest"
 	"srsx/test/origintest"
@@ -229,6 +230,13 @@ func TestARelayLoopIsRefused(t *testing.T) {
 }
 
 func TestAnOpenPeerWarnsOnceAndSaysSo(t *testing.T) {
+	cluster := func(host string) []string {
+		return []string{"-bootstrap-expect", "1", "-cluster", host + ":0", "-gossip", host + ":0", "-advertise", "127.0.0.1"}
+	}
+	kept := t.TempDir()
+	if _, err := keyring.Open(filepath.Join(kept, "keyring"), keyring.Generate()); err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		flags    []string
 		insecure bool
@@ -237,6 +245,10 @@ func TestAnOpenPeerWarnsOnceAndSaysSo(t *testing.T) {
 		"with a token":     {[]string{"-system-api", "0.0.0.0:0", "-token", "t"}, true}, // anybody may still register
 		"register token":   {[]string{"-system-api", ":0", "-register-token", "t"}, false},
 		"on loopback only": {nil, false},
+		"cluster":          {cluster("0.0.0.0"), true},
+		"with a key":       {append(cluster("0.0.0.0"), "-encrypt", keyring.Generate().Encode()), false},
+		"key kept before":  {append(cluster("0.0.0.0"), "-data-dir", kept), false},
+		"cluster here":     {cluster("127.0.0.1"), false},
 	} {
 		p := startPeer(t, options{flags: test.flags})
 		_, port, err := net.SplitHostPort(p.system)

@@ -39,6 +39,7 @@ type agent struct {
 	registry *prometheus.Registry
 	balancer backend
 	member   *member // nil: this peer is alone
+	keyless  bool    // one of a cluster that anybody may join
 	router   *proxy.Router
 	admin    *admin.Server
 	media    map[string]net.Listener // by flag
@@ -221,11 +222,4 @@ func (a *agent) address() string {
 		}
 	}
 	return "127.0.0.1"
-}
-
-// insecure reports whether strangers reach the system API and may register
-// origins there.
-func (a *agent) insecure() bool {
-	ln := a.control["system-api"]
-	return ln != nil && a.config.registerToken == "" && !proxy.AddrPortOf(ln.Addr()).Addr().IsLoopback()
 }

@@ -43,6 +43,7 @@ type member struct {
 // joinCluster opens this peer's part in the cluster; startCluster follows.
 func (a *agent) joinCluster(ctx context.Context) error {
 	c := &a.config
+	a.keyless = a.withoutKey()
 	epoch := uint64(time.Now().UnixMilli())
 	b := raftlb.New(raftlb.Config{
 		Holder: fsm.Holder{Peer: a.dir.NodeID(), Epoch: epoch}, Policy: c.policy(), TTL: c.originTTL,
@@ -148,7 +149,7 @@ func (a *agent) vitals() clusterpeer.Vitals {
 	if a.router != nil {
 		sessions, _ = a.router.Counts()
 	}
-	return clusterpeer.Vitals{Streams: streams, Sessions: sessions, Insecure: a.insecure()}
+	return clusterpeer.Vitals{Streams: streams, Sessions: sessions, Insecure: len(a.insecurities()) > 0}
 }
 
 // members are all peers of the cluster, or this one alone.

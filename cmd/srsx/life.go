@@ -166,9 +166,8 @@ func (a *agent) announce(ctx context.Context, stdout io.Writer) {
 		a.log.InfoContext(ctx, "listening", "for", "srt", "addr", a.srt.Addr().String())
 	}
 	a.log.InfoContext(ctx, "ready", "node", a.node, "version", a.version)
-	if a.insecure() {
-		a.log.WarnContext(ctx, "INSECURE: the system API listens beyond this host and -register-token is not set: "+
-			"anybody who reaches it may register an origin in -origin-allow and get streams")
+	for _, warning := range a.insecurities() {
+		a.log.WarnContext(ctx, "INSECURE", "why", warning)
 	}
 	if a.config.dev {
 		a.announceDev(stdout)
