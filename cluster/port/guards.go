@@ -108,7 +108,7 @@ func (h *handshake) checkCertificate() error {
 		usage = x509.ExtKeyUsageClientAuth
 	}
 	if err := h.guards.certs.verify(h.tls.PeerCertificates, usage, h.peer.nodeName, h.peer.clusterName); err != nil {
-		return refuse(ErrUntrusted, "certificate of node %q: %v", h.peer.nodeName, err)
+		return refuse(ErrUntrusted, "node %q does not accept the certificate of node %q: %v", h.self.nodeName, h.peer.nodeName, err)
 	}
 	return nil
 }

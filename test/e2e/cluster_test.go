@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,7 +53,7 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 
 func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
 	t.Helper()
-	o.Flags, o.Env = f.flags, f.env
+	o.Flags, o.Env = f.flags, append(slices.Clone(f.env), o.Env...)
 	return peertest.Start(t, o)
 }
 
@@ -80,9 +81,15 @@ func (f *fleet) stop(t *testing.T) {
 		p.Signal(t, syscall.SIGTERM)
 	}
 	for _, p := range f.peers {
-		if code := p.Code(t, 40*time.Second); code != 0 {
-			t.Errorf("%s ended with %d; want 0", p.Node, code)
-		}
+		requireEnd(t, p)
+	}
+}
+
+// requireEnd checks that a peer that was told to stop does.
+func requireEnd(t *testing.T, p *peertest.Peer) {
+	t.Helper()
+	if code := p.Code(t, 40*time.Second); code != 0 {
+		t.Errorf("%s ended with %d; want 0", p.Node, code)
 	}
 }
 
