@@ -78,6 +78,15 @@ func (m *Machine) Waiting() (reason string, mistake bool) {
 	}
 }
 
+// Proposed returns the UUID of the cluster that an own proposal founds, or has
+// founded; empty: it holds none.
+func (m *Machine) Proposed() string {
+	if p := m.state.Promise; p != nil && p.Founder == m.self.ID {
+		return p.Cluster()
+	}
+	return ""
+}
+
 func (m *Machine) waitingFor(p Proposal) string {
 	founder := m.peer(p.Founder)
 	text := "promised " + founder.Name + " to found a cluster by " + m.names(p.Peers)

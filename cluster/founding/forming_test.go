@@ -106,6 +106,11 @@ func (n *node) view() founding.View {
 	return v
 }
 
+func (n *node) waitsToBeLetIn() bool {
+	why, _ := n.part.Why()
+	return strings.Contains(why, "waiting to be let into cluster")
+}
+
 func founders(nodes []*node) (found int) {
 	for _, n := range nodes {
 		if n.cluster.Load() != nil {
@@ -139,7 +144,7 @@ func TestEqualPeersFormOneCluster(t *testing.T) {
 			eventually(t, "a cluster is founded", func() bool { return founders(nodes) > 0 })
 			eventually(t, "the others wait to be let in", func() bool {
 				for _, n := range nodes {
-					if n.cluster.Load() == nil && !strings.Contains(n.part.Why(), "waiting to be let into cluster") {
+					if n.cluster.Load() == nil && !n.waitsToBeLetIn() {
 						return false
 					}
 				}
@@ -170,7 +175,7 @@ func TestRestartedPeersFoundNoSecondCluster(t *testing.T) {
 	eventually(t, "those who were not let in wait for it", func() bool {
 		waiting := 0
 		for _, n := range nodes {
-			if strings.Contains(n.part.Why(), "waiting to be let into cluster") {
+			if n.waitsToBeLetIn() {
 				waiting++
 			}
 		}

@@ -19,10 +19,9 @@ import (
 
 const (
 	tick       = 500 * time.Millisecond
-	sayEvery   = 10 * time.Second // why this peer waits
-	sendTime   = 5 * time.Second  // of one message to one peer
-	maxInbox   = 256              // messages that wait; more are lost, which the protocol bears
-	maxSending = 16               // messages under way; likewise
+	sendTime   = 5 * time.Second // of one message to one peer
+	maxInbox   = 256             // messages that wait; more are lost, which the protocol bears
+	maxSending = 16              // messages under way; likewise
 )
 
 // Config is what a Participant needs.
@@ -49,8 +48,15 @@ type Participant struct {
 	cfg   Config
 	inbox chan delivery
 
-	mu      sync.Mutex
-	waiting string // guarded by mu
+	mu    sync.Mutex
+	stand stand // guarded by mu
+}
+
+// stand is how far the machine is, for others to read.
+type stand struct {
+	waiting  string
+	mistake  bool
+	proposed string // UUID
 }
 
 type delivery struct {
@@ -76,11 +82,20 @@ func (p *Participant) Deliver(from string, message []byte) {
 	}
 }
 
-// Why says in one line what this peer waits for; empty once it is a member.
-func (p *Participant) Why() string {
+// Why says in one line what this peer waits for; empty once it is a member. A
+// mistake is one that an operator has to correct.
+func (p *Participant) Why() (reason string, mistake bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waiting
+	return p.stand.waiting, p.stand.mistake
+}
+
+// Proposed returns the UUID of the cluster that this peer has proposed to found,
+// and may have founded, also before a restart; empty: none.
+func (p *Participant) Proposed() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stand.proposed
 }
 
 // Serve takes part until ctx ends, as a member too: others may ask what it holds.
@@ -96,13 +111,12 @@ func (p *Participant) Serve(ctx context.Context) error {
 	defer sending.tasks.Wait()
 	ticks := time.NewTicker(tick)
 	defer ticks.Stop()
-	var said time.Time
 	for {
 		out := m.Observe(time.Now(), p.cfg.View())
 		if err := p.carryOut(ctx, out, sending); err != nil {
 			return err
 		}
-		said = p.say(ctx, m, said)
+		p.note(m)
 		select {
 		case d := <-p.inbox:
 			if err := p.carryOut(ctx, m.Receive(time.Now(), d.from, d.message), sending); err != nil {
@@ -135,21 +149,14 @@ func (p *Participant) carryOut(ctx context.Context, out Effects, sending *outbox
 	return nil
 }
 
-// say logs every ten seconds why this peer waits, and returns when it last did.
-func (p *Participant) say(ctx context.Context, m *Machine, said time.Time) time.Time {
-	reason, mistake := m.Waiting()
+// note keeps how far the machine is.
+func (p *Participant) note(m *Machine) {
+	var now stand
+	now.waiting, now.mistake = m.Waiting()
+	now.proposed = m.Proposed()
 	p.mu.Lock()
-	p.waiting = reason
-	p.mu.Unlock()
-	if reason == "" || time.Since(said) < sayEvery {
-		return said
-	}
-	level := slog.LevelInfo
-	if mistake {
-		level = slog.LevelError
-	}
-	p.cfg.Log.Log(ctx, level, "not in a cluster yet", "reason", reason)
-	return time.Now()
+	defer p.mu.Unlock()
+	p.stand = now
 }
 
 // outbox sends without keeping the machine waiting for a peer that is slow.

@@ -10,39 +10,9 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 )
 
-type recorder struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func (r *recorder) Enabled(context.Context, slog.Level) bool { return true }
-func (r *recorder) WithAttrs([]slog.Attr) slog.Handler       { return r }
-func (r *recorder) WithGroup(string) slog.Handler            { return r }
-
-func (r *recorder) Handle(_ context.Context, rec slog.Record) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	line := rec.Level.String() + " " + rec.Message
-	rec.Attrs(func(a slog.Attr) bool { line += " " + a.Value.String(); return true })
-	r.lines = append(r.lines, line)
-	return nil
-}
-
-func (r *recorder) count(part string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.lines {
-		if strings.Contains(l, part) {
-			n++
-		}
-	}
-	return n
-}
-
-func participant(t *testing.T, view View, log *recorder) Config {
+func participant(t *testing.T, view View) Config {
 	t.Helper()
 	return Config{
 		Self:  Peer{ID: "a", Name: "na", Expect: 3},
@@ -50,33 +20,65 @@ func participant(t *testing.T, view View, log *recorder) Config {
 		View:  func() View { return view },
 		Send:  func(context.Context, string, []byte) error { return nil },
 		Found: func(context.Context, Proposal) error { return nil },
-		Log:   slog.New(log),
+		Log:   slog.New(slog.DiscardHandler),
 	}
 }
 
-func TestWaitingPeerSaysWhyEveryTenSeconds(t *testing.T) {
-	for want, view := range map[string]View{
-		"INFO not in a cluster yet met 2 of 3":                   seeing("b", 3),
-		"ERROR not in a cluster yet na expects 3 peers and nb 5": seeing("b", 5),
+func TestWaitingPeerKnowsWhy(t *testing.T) {
+	for _, c := range []struct {
+		view    View
+		want    string
+		mistake bool
+	}{
+		{seeing("b", 3), "met 2 of 3", false},
+		{seeing("b", 5), "na expects 3 peers and nb 5", true},
+		{View{Member: true}, "", false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			log := &recorder{}
-			p := NewParticipant(participant(t, view, log))
-			ctx, cancel := context.WithTimeout(t.Context(), 61*time.Second)
-			defer cancel()
-			if err := p.Serve(ctx); err != nil {
-				t.Fatal(err)
+			p := NewParticipant(participant(t, c.view))
+			ctx, cancel := context.WithCancel(t.Context())
+			var serving sync.WaitGroup
+			serving.Go(func() { _ = p.Serve(ctx) })
+			synctest.Wait()
+			why, mistake := p.Why()
+			if !strings.HasPrefix(why, c.want) || c.want == "" && why != "" || mistake != c.mistake {
+				t.Errorf("Why = %q, %t; want %q, %t", why, mistake, c.want, c.mistake)
 			}
-			if got := log.count(want); got != 7 {
-				t.Errorf("said %q %d times in 61 s; want 7", want, got)
-			}
+			cancel()
+			serving.Wait()
 		})
+	}
+}
+
+func TestFounderKnowsItsClusterAfterARestart(t *testing.T) {
+	cfg := participant(t, View{})
+	cfg.Self.Expect = 1
+	var founded string
+	cfg.Found = func(_ context.Context, p Proposal) error { founded = p.Cluster(); return nil }
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			p := NewParticipant(cfg)
+			if p.Proposed() != "" {
+				t.Errorf("Proposed before Serve = %s; want nothing", p.Proposed())
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var serving sync.WaitGroup
+			serving.Go(func() { _ = p.Serve(ctx) })
+			synctest.Wait()
+			if founded == "" || p.Proposed() != founded {
+				t.Errorf("Proposed = %q; want the cluster that was founded, %q", p.Proposed(), founded)
+			}
+			cancel()
+			serving.Wait()
+		})
+		cfg.View = func() View { return View{Member: true} } // from the second start on
+		cfg.Found = func(context.Context, Proposal) error { t.Error("founded again"); return nil }
 	}
 }
 
 func TestPromiseIsOnDiskBeforeTheAnswerLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := participant(t, seeing("AB", 3), &recorder{})
+		cfg := participant(t, seeing("AB", 3))
 		proposal := Proposal{Founder: "A", Seq: 4, Peers: []string{"A", "B", "a"}}
 		answered := make(chan State, 1)
 		cfg.Send = func(_ context.Context, _ string, b []byte) error {
@@ -104,7 +106,7 @@ func TestPromiseIsOnDiskBeforeTheAnswerLeaves(t *testing.T) {
 }
 
 func TestPromiseThatCannotBeKeptIsNotGiven(t *testing.T) {
-	cfg := participant(t, View{}, &recorder{})
+	cfg := participant(t, View{})
 	cfg.Self.Expect = 1
 	cfg.File = filepath.Join(t.TempDir(), "absent", "promise")
 	cfg.Found = func(context.Context, Proposal) error { t.Error("founded"); return nil }
@@ -114,7 +116,7 @@ func TestPromiseThatCannotBeKeptIsNotGiven(t *testing.T) {
 }
 
 func TestFoundingThatFailsEndsThePeer(t *testing.T) {
-	cfg := participant(t, View{}, &recorder{})
+	cfg := participant(t, View{})
 	cfg.Self.Expect = 1
 	full := errors.New("disk is full")
 	cfg.Found = func(context.Context, Proposal) error { return full }
@@ -125,7 +127,7 @@ func TestFoundingThatFailsEndsThePeer(t *testing.T) {
 
 func TestDamagedPromiseIsNotOverlooked(t *testing.T) {
 	for _, damaged := range []string{"", "{", `{"promise":{"founder":"a"}}`} {
-		cfg := participant(t, View{}, &recorder{})
+		cfg := participant(t, View{})
 		if err := os.WriteFile(cfg.File, []byte(damaged), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -13,9 +13,12 @@ import (
 	"github.com/google/uuid"
 
 	"srsx/cluster"
+	"srsx/cluster/durable"
 	"srsx/cluster/gossip"
 	"srsx/fsm"
 )
+
+const clusterIDFile = "cluster-id"
 
 // readClusterID returns to which cluster this peer belongs; empty: to none.
 func readClusterID(dir *cluster.DataDir) (string, error) {
@@ -33,6 +36,16 @@ func readClusterID(dir *cluster.DataDir) (string, error) {
 	return id.String(), nil
 }
 
+// keepClusterID remembers to which cluster this peer belongs, so that it cannot
+// be let into another one before its state is read.
+func keepClusterID(dir *cluster.DataDir, id string) error {
+	kept, err := readClusterID(dir)
+	if err != nil || kept == id {
+		return err
+	}
+	return durable.WriteFile(dir.Path(clusterIDFile), []byte(id+"\n"))
+}
+
 // Belongs reports whether the data directory is that of a peer of a cluster.
 func Belongs(dir *cluster.DataDir) bool {
 	id, err := readClusterID(dir)
@@ -42,9 +55,12 @@ func Belongs(dir *cluster.DataDir) bool {
 // observer passes on what is applied, and notices when the cluster has a name.
 type observer struct {
 	peer *Peer
-	next cluster.Observer
+	next cluster.Observer // may be nil
 }
 
+var _ cluster.Observer = observer{}
+
+// Applied implements cluster.Observer.
 func (o observer) Applied(s *fsm.State, at time.Time, results []fsm.Result) {
 	for _, r := range results {
 		for _, c := range r.Changes {
@@ -58,6 +74,7 @@ func (o observer) Applied(s *fsm.State, at time.Time, results []fsm.Result) {
 	}
 }
 
+// Restored implements cluster.Observer.
 func (o observer) Restored(s *fsm.State) {
 	o.notice(s)
 	if o.next != nil {
@@ -87,17 +104,7 @@ func (p *Peer) belong(ctx context.Context) error {
 			if c.ID == known {
 				continue
 			}
-			kept, err := readClusterID(p.config.Dir)
-			if err == nil && kept != c.ID {
-				err = keepClusterID(p.config.Dir, c.ID)
-			}
-			if err == nil {
-				err = p.port.SetClusterID(c.ID)
-			}
-			if err == nil {
-				err = p.gossip.UpdateMeta(func(m *gossip.Meta) { m.Cluster = c.ID })
-			}
-			if err != nil {
+			if err := p.belongTo(c.ID); err != nil {
 				return fmt.Errorf("belong to cluster %s: %w", c.ID, err)
 			}
 			known = c.ID
@@ -106,17 +113,36 @@ func (p *Peer) belong(ctx context.Context) error {
 	}
 }
 
-// name gives a cluster that this peer founded its name and secret, as soon as it
-// leads it.
+func (p *Peer) belongTo(clusterID string) error {
+	if err := keepClusterID(p.config.Dir, clusterID); err != nil {
+		return err
+	}
+	if err := p.port.SetClusterID(clusterID); err != nil {
+		return err
+	}
+	return p.gossip.UpdateMeta(func(m *gossip.Meta) { m.Cluster = clusterID })
+}
+
+// clusterID returns the UUID of the cluster as the state has it; empty: it was
+// founded a moment ago and has no name yet.
+func (p *Peer) clusterID() (id string) {
+	p.View(func(s *fsm.State) {
+		if c, named := s.Cluster(); named {
+			id = c.ID
+		}
+	})
+	return id
+}
+
+// name gives a cluster that was just founded its name and secret. Any peer may
+// lead it first.
 func (p *Peer) name(ctx context.Context) error {
-	named := false
-	p.View(func(s *fsm.State) { _, named = s.Cluster() })
-	if named {
+	if p.clusterID() != "" {
 		return nil
 	}
-	found := fsm.Found{ID: uuid.NewString()}
-	if id := p.proposed.Load(); id != nil {
-		found.ID = *id
+	found := fsm.Found{ID: p.founding.Proposed()}
+	if found.ID == "" {
+		found.ID = uuid.NewString()
 	}
 	_, _ = rand.Read(found.Secret[:]) // never fails
 	_, err := p.Propose(ctx, found)

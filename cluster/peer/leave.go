@@ -2,77 +2,78 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"srsx/cluster"
 	"srsx/cluster/gossip"
 )
 
-// Join meets the peers at addresses of gossip.
-func (p *Peer) Join(ctx context.Context, addrs ...string) error {
-	for _, addr := range addrs {
-		if err := gossip.CheckSeed(addr); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-	defer cancel()
-	return p.gossip.Join(ctx, addrs...)
-}
+const (
+	// leaveTimeout is how long a peer that leaves waits until it may: a restarting
+	// one comes back, a replica votes in the place of the only voter.
+	leaveTimeout   = 10 * time.Second
+	goodbyeTimeout = 5 * time.Second
+)
 
-// Leave takes this peer out of the cluster for good. Then Left is closed.
+// ErrLeaving means that a peer was told to leave twice.
+var ErrLeaving = errors.New("this peer is about to leave already")
+
+// Leave takes this peer out of the cluster for good; then Left is closed. An error
+// says why it cannot go now, and it stays a member: ErrLeaving, cluster.ErrNoLeader, or
+// a [*quorum.NeededError] when the others had no majority without it.
+//
+// The last member may leave as well: nobody is left to agree. Its data stays, and
+// started again it goes on with the cluster.
 func (p *Peer) Leave(ctx context.Context) error {
-	if err := p.Remove(ctx, p.id); err != nil {
+	if !p.leaving.TryLock() {
+		return ErrLeaving
+	}
+	defer p.leaving.Unlock()
+	if err := p.beRemoved(ctx); err != nil {
 		return fmt.Errorf("leave: %w", err)
 	}
+	p.sayGoodbye(ctx)
+	return nil
+}
+
+// beRemoved has the others take this peer out of Raft. It tells them first that it
+// leaves, or they would let it in again.
+func (p *Peer) beRemoved(ctx context.Context) error {
+	servers := p.Servers()
+	if len(servers) == 0 || len(servers) == 1 && servers[0].ID == p.id {
+		return nil
+	}
+	if err := p.setLeaving(true); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	err := p.remove(ctx, removal{ID: p.id}, func(error) bool { return true })
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, cluster.ErrNoLeader) {
+		err = fmt.Errorf("%w: nobody can agree to it; stop this peer instead, and srsx force-leave it when there is a majority", err)
+	}
+	return errors.Join(err, p.setLeaving(false))
+}
+
+func (p *Peer) setLeaving(leaving bool) error {
+	return p.gossip.UpdateMeta(func(m *gossip.Meta) { m.Leaving = leaving })
+}
+
+func (p *Peer) sayGoodbye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTimeout)
+	defer cancel()
 	if err := p.gossip.Leave(ctx); err != nil {
 		p.log.WarnContext(ctx, "not all peers heard that this one leaves", "err", err)
 	}
-	p.leaving.Do(func() { close(p.left) })
-	return nil
-}
-
-// ForceLeave declares another peer gone for good, by name or id.
-func (p *Peer) ForceLeave(ctx context.Context, name string) error {
-	id := p.idOf(name)
-	if err := p.gossip.ForceLeave(ctx, name); err != nil {
-		return err
+	p.log.InfoContext(ctx, "left the cluster")
+	select {
+	case <-p.left:
+	default:
+		close(p.left)
 	}
-	if err := p.Remove(ctx, id); err != nil {
-		return fmt.Errorf("force-leave: %w", err)
-	}
-	return nil
 }
-
-// RemoveServer takes a peer out of Raft, by name or id. Alive, it is let in
-// again.
-func (p *Peer) RemoveServer(ctx context.Context, name string) error {
-	return p.Remove(ctx, p.idOf(name))
-}
-
-// Transfer has a peer lead, by name or id; the best one if name is empty.
-func (p *Peer) Transfer(ctx context.Context, name string) error {
-	return p.TransferLeadership(ctx, p.idOf(name))
-}
-
-// idOf returns the id of a member by its name; a text that is no name is one.
-func (p *Peer) idOf(name string) string {
-	for _, m := range p.gossip.Members() {
-		if m.Name == name {
-			return m.ID
-		}
-	}
-	return name
-}
-
-// NameOf returns the name of a member by its id; empty when it is not known.
-func (p *Peer) NameOf(id string) string {
-	for _, m := range p.gossip.Members() {
-		if m.ID == id {
-			return m.Name
-		}
-	}
-	return ""
-}
-
-var _ cluster.Observer = observer{}

@@ -9,25 +9,24 @@ import (
 
 	"srsx/cluster/gossip"
 	"srsx/cluster/quorum"
-	"srsx/fsm"
 )
 
 const (
-	leadershipPace = 200 * time.Millisecond
+	namePause      = 200 * time.Millisecond // before a cluster is named once more
 	contactTimeout = time.Second
 )
 
-// reconcile brings the members of Raft in line with who is there, while this
-// peer leads.
+// settings of who votes. A replica that is some seconds behind is found out by
+// then.
+func settings() quorum.Settings { return quorum.Settings{Stabilization: 2 * time.Second} }
+
+// reconcile brings the members of Raft in line with who is there, in each term
+// that this peer leads.
 func (p *Peer) reconcile(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
-	pace := time.NewTicker(leadershipPace)
-	defer pace.Stop()
-	var keeping sync.WaitGroup
-	defer keeping.Wait()
-	end := context.CancelFunc(func() {})
+	end := func() {}
 	defer func() { end() }()
-	for leading := false; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -36,55 +35,43 @@ func (p *Peer) reconcile(ctx context.Context) error {
 			case changed <- struct{}{}:
 			default:
 			}
-		case <-pace.C:
-		}
-		leads := p.Status().Established
-		switch {
-		case leads && !leading:
-			term, stop := context.WithCancel(ctx)
-			end = stop
-			keeping.Go(func() { p.keep(term, changed) })
-		case leading && !leads:
+		case l := <-p.leadership:
 			end()
-			keeping.Wait()
+			end = func() {}
+			if l.Established {
+				end = p.keeping(ctx, changed)
+			}
 		}
-		leading = leads
 	}
+}
+
+// keeping runs keep until end is called, which waits for it.
+func (p *Peer) keeping(ctx context.Context, changed <-chan struct{}) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	working.Go(func() { p.keep(ctx, changed) })
+	return func() { cancel(); working.Wait() }
 }
 
 // keep names a cluster that has just been founded, and keeps its members, until
 // ctx ends with this peer's leadership.
 func (p *Peer) keep(ctx context.Context, changed <-chan struct{}) {
-	for {
-		err := p.name(ctx)
-		if err == nil {
-			break
-		}
+	for err := p.name(ctx); err != nil; err = p.name(ctx) {
 		p.log.WarnContext(ctx, "cluster not named", "err", err)
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(leadershipPace):
+		case <-time.After(namePause):
 		}
 	}
 	keeper := quorum.NewKeeper(quorum.Config{
-		Self: raft.ServerID(p.id), Raft: p.Raft(), Settings: quorum.Settings{Stabilization: stabilization},
-		Cluster: p.clusterID, Commands: func() uint16 { return uint16(fsm.BatchVersion) },
+		Self: raft.ServerID(p.id), Raft: p.Raft(), Settings: settings(),
+		Cluster: p.clusterID, Commands: p.commandVersion,
 		Peers: p.quorumPeers, Contacts: p.contacts, Changed: changed, Log: p.log,
 	})
+	p.keeper.Store(keeper)
+	defer p.keeper.Store(nil)
 	_ = keeper.Serve(ctx) // nil: it ends with ctx
-}
-
-// stabilization is how long a replica works before it may vote.
-const stabilization = 2 * time.Second
-
-func (p *Peer) clusterID() (id string) {
-	p.View(func(s *fsm.State) {
-		if c, named := s.Cluster(); named {
-			id = c.ID
-		}
-	})
-	return id
 }
 
 func (p *Peer) quorumPeers() []quorum.Peer {

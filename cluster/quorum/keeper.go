@@ -96,10 +96,11 @@ func (k *Keeper) MayLeave(ctx context.Context, id raft.ServerID) error {
 }
 
 // Remove takes a server out of the configuration at the word of an operator, and
-// comes back when that is committed. It returns an error as [MayLeave] does when
-// that would cost the majority. A server that gossip shows alive is let in again:
-// declare makes gossip know that it is gone, once it is certain that it may go.
-func (k *Keeper) Remove(ctx context.Context, id raft.ServerID, declare func(context.Context) error) error {
+// comes back when that is committed; it may be out already. It returns an error as
+// [MayLeave] does when that would cost the majority. A server that gossip shows
+// alive is let in again: declare makes gossip know that it is gone, once it is
+// certain that it may go.
+func (k *Keeper) Remove(ctx context.Context, id raft.ServerID, declare func(context.Context)) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s, err := k.look(ctx)
@@ -109,9 +110,7 @@ func (k *Keeper) Remove(ctx context.Context, id raft.ServerID, declare func(cont
 	if err := MayLeave(s, id); err != nil {
 		return err
 	}
-	if err := declare(ctx); err != nil {
-		return err
-	}
+	declare(ctx)
 	if !slices.ContainsFunc(s.Config.Servers, func(s raft.Server) bool { return s.ID == id }) {
 		return nil
 	}

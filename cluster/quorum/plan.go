@@ -2,7 +2,6 @@ package quorum
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,22 +42,23 @@ func (p *picture) removeGone() *Step {
 	return nil
 }
 
-// ErrNeeded means that a peer must not leave now: the others had no majority
+// NeededError says why a peer must not leave now: the others had no majority
 // without it.
-var ErrNeeded = errors.New("it is needed")
+type NeededError struct{ Reason string }
 
-// MayLeave returns an error matching [ErrNeeded] when a peer must not leave now. A
-// peer that is dead by gossip and does not work is in nobody's majority: it may
-// always go.
+func (e *NeededError) Error() string { return e.Reason }
+
+// MayLeave returns a [*NeededError] when a peer must not leave now. One that is dead
+// by gossip and does not work is in nobody's majority: it may always go.
 func MayLeave(s Situation, id raft.ServerID) error {
 	p := newPicture(s, Settings{})
 	for _, v := range p.voters {
 		switch {
 		case v.ID != id || !p.peers[id].Alive && !p.working(id):
 		case len(p.voters) == 1:
-			return fmt.Errorf("%w: it is the only voter, and there is no replica that can vote in its place", ErrNeeded)
+			return &NeededError{"it is the only voter, and no replica votes in its place"}
 		case !p.majorityWithout(id):
-			return fmt.Errorf("%w: without it there would be no majority: %s", ErrNeeded, p.away(id))
+			return &NeededError{"without it there would be no majority: " + p.away(id)}
 		}
 	}
 	return nil

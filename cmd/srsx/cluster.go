@@ -18,6 +18,7 @@ import (
 	"srsx/cluster/keyring"
 	clusterpeer "srsx/cluster/peer"
 	clusterport "srsx/cluster/port"
+	"srsx/cluster/quorum"
 	"srsx/fsm"
 	"srsx/lb"
 	"srsx/lb/raftlb"
@@ -216,7 +217,9 @@ func wordsOf(err error) error {
 	case errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrUnknownOutcome), errors.Is(err, cluster.ErrFenced),
 		errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrClosed):
 		return fmt.Errorf("%w: %w", lb.ErrUndecided, err)
-	case errors.Is(err, cluster.ErrNotFresh), errors.Is(err, keyring.ErrPrimaryKey), errors.Is(err, keyring.ErrNoKeys):
+	case errors.Is(err, cluster.ErrNotFresh), errors.Is(err, keyring.ErrPrimaryKey), errors.Is(err, keyring.ErrNoKeys),
+		errors.Is(err, clusterpeer.ErrItself), errors.Is(err, clusterpeer.ErrNoMember), errors.Is(err, clusterpeer.ErrLeaving),
+		errors.As(err, new(*quorum.NeededError)):
 		return fmt.Errorf("%w: %w", lb.ErrConflict, err)
 	default:
 		return err
@@ -245,11 +248,11 @@ func (s steered) Servers() []admin.RaftServer {
 }
 
 func (s steered) RemoveServer(ctx context.Context, name string) error {
-	return wordsOf(s.member.RemoveServer(ctx, name))
+	return wordsOf(s.Remove(ctx, name))
 }
 
 func (s steered) TransferLeadership(ctx context.Context, name string) error {
-	return wordsOf(s.Transfer(ctx, name))
+	return wordsOf(s.member.TransferLeadership(ctx, name))
 }
 
 // SaveSnapshot waits first for what was agreed before, where there is a leader.
