@@ -34,7 +34,7 @@ type Config struct {
 	Listen       string // host:port of the cluster port; required
 	GossipListen string // host:port of gossip; required
 	Advertise    string // host by which others reach both; default: the one of Listen
-	SystemAddr   string // of the system API, for others to show
+	SystemAddr   string // of the system API, for others to show; required
 
 	Join        []string      // seeds of which one has to answer, unless this peer is a member already
 	JoinTimeout time.Duration // of Join; default 30 s: they may be started at the same time

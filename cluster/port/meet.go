@@ -224,14 +224,16 @@ func (p *Port) closeWhere(ends func(*Conn) bool) {
 	}
 }
 
-// Close ends the port and every connection, dialed ones too.
+// Close ends the port and every connection, dialed ones too. The first one counts.
 func (p *Port) Close() error {
 	p.mu.Lock()
-	if !p.closed {
-		p.closed = true
-		close(p.done)
-	}
+	closed := p.closed
+	p.closed = true
 	p.mu.Unlock()
+	if closed {
+		return nil
+	}
+	close(p.done)
 	p.closeWhere(func(*Conn) bool { return true })
 	return p.listener.Close()
 }

@@ -3,7 +3,6 @@ package port
 import (
 	"context"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,8 +20,8 @@ import (
 type RaftStream struct {
 	port     *Port
 	accepted chan net.Conn
-	done     chan struct{}
-	close    sync.Once
+	open     context.Context //nolint:containedctx // ends with Close, and so do connections to ourselves
+	close    context.CancelFunc
 }
 
 var (
@@ -32,7 +31,8 @@ var (
 
 // Raft begins to take raft connections, until Close of the stream.
 func (p *Port) Raft() *RaftStream {
-	s := &RaftStream{port: p, accepted: make(chan net.Conn), done: make(chan struct{})}
+	s := &RaftStream{port: p, accepted: make(chan net.Conn)}
+	s.open, s.close = context.WithCancel(context.Background())
 	p.Handle(KindRaft, s.offer)
 	return s
 }
@@ -41,7 +41,7 @@ func (p *Port) Raft() *RaftStream {
 func (s *RaftStream) offer(ctx context.Context, c *Conn) {
 	select {
 	case s.accepted <- c:
-	case <-s.done:
+	case <-s.open.Done():
 		_ = c.Close()
 	case <-ctx.Done():
 		_ = c.Close()
@@ -53,7 +53,7 @@ func (s *RaftStream) Accept() (net.Conn, error) {
 	select {
 	case c := <-s.accepted:
 		return c, nil
-	case <-s.done:
+	case <-s.open.Done():
 		return nil, net.ErrClosed
 	}
 }
@@ -61,11 +61,11 @@ func (s *RaftStream) Accept() (net.Conn, error) {
 // Close ends every raft connection, and takes no more; the rest of the port
 // goes on. Raft's transport closes only those that it dialed.
 func (s *RaftStream) Close() error {
-	s.close.Do(func() {
-		close(s.done)
+	if s.open.Err() == nil {
+		s.close()
 		s.port.Handle(KindRaft, nil)
 		s.port.closeWhere(func(c *Conn) bool { return c.kind == KindRaft })
-	})
+	}
 	return nil
 }
 
@@ -99,12 +99,25 @@ func (s *RaftStream) dialSelf(timeout time.Duration) (net.Conn, error) {
 	defer late.Stop()
 	select {
 	case s.accepted <- far:
-		return near, nil
-	case <-s.done:
+		return selfConn{near, context.AfterFunc(s.open, func() { _ = far.Close() })}, nil
+	case <-s.open.Done():
 		return nil, net.ErrClosed
 	case <-late.C:
 		return nil, context.DeadlineExceeded
 	}
+}
+
+// selfConn is a connection to ourselves, which ends with the stream.
+type selfConn struct {
+	net.Conn
+
+	keep func() bool // beyond the end of the stream
+}
+
+// Close ends both ends of the connection.
+func (c selfConn) Close() error {
+	c.keep()
+	return c.Conn.Close()
 }
 
 // Fence ends all raft connections, and refuses new ones in both directions

@@ -173,6 +173,26 @@ func TestRaftDialTakesNoOtherNodeForTheOneItMeant(t *testing.T) {
 	}
 }
 
+func TestConnectionToItselfEndsWithTheStream(t *testing.T) {
+	a := start(t, "a")
+	stream := a.Raft()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := stream.Accept()
+		accepted <- c
+	}()
+	if _, err := stream.Dial(raft.ServerAddress(a.id), patience); err != nil {
+		t.Fatal(err)
+	}
+	far := <-accepted
+	if err := stream.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Read(make([]byte, 1)); err == nil {
+		t.Errorf("read of the accepted end = %v; want it closed", err)
+	}
+}
+
 func TestClosedRaftStreamTakesAndKeepsNothing(t *testing.T) {
 	a, b := start(t, "a"), start(t, "b")
 	stream := b.Raft()
