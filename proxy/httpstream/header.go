@@ -3,37 +3,20 @@ package httpstream
 import (
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 
 	"srsx/lb"
+	"srsx/proxy"
 )
-
-// hopByHop are the headers of one connection (RFC 9110 section 7.6.1).
-var hopByHop = []string{ //nolint:gochecknoglobals // a constant list
-	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
-}
-
-func dropHopByHop(h http.Header) {
-	for _, list := range h["Connection"] {
-		for name := range strings.SplitSeq(list, ",") {
-			h.Del(strings.TrimSpace(name))
-		}
-	}
-	for _, name := range hopByHop {
-		h.Del(name)
-	}
-}
 
 // passHeader copies an origin's answer for the client, without what concerns
 // our connection or tells where the origin is.
 func (s *Server) passHeader(to http.Header, response *http.Response) {
 	origin := response.Request.URL.Host
 	from := response.Header.Clone()
-	dropHopByHop(from)
+	proxy.DropHopByHop(from)
 	for _, name := range []string{"Server", "Via", "X-Powered-By", "Alt-Svc"} {
 		from.Del(name)
 	}
@@ -48,7 +31,7 @@ func (s *Server) passHeader(to http.Header, response *http.Response) {
 		if strings.HasPrefix(name, "Access-Control-") {
 			continue // ours say the same for every origin
 		}
-		if slices.ContainsFunc(values, func(v string) bool { return tells(v, origin) }) {
+		if slices.ContainsFunc(values, func(v string) bool { return proxy.TellsAddress(v, origin) }) {
 			continue
 		}
 		to[name] = slices.Clone(values)
@@ -89,22 +72,4 @@ func sameHost(u *url.URL, host string) bool {
 		urlPort = port
 	}
 	return strings.EqualFold(u.Hostname(), name) && urlPort == hostPort
-}
-
-// tells reports whether a text holds the address of an origin, host:port. Its
-// bare host counts as well, unless it is a loopback address or a plain word,
-// which tell nothing.
-func tells(text, origin string) bool {
-	if strings.Contains(text, origin) {
-		return true
-	}
-	host, _, err := net.SplitHostPort(origin)
-	if err != nil {
-		return false
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil && !strings.Contains(host, ".") || addr.IsLoopback() {
-		return false
-	}
-	return strings.Contains(text, host)
 }

@@ -11,10 +11,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"srsx/lb"
+	"srsx/proxy"
 )
 
 // hintParameter is the query parameter that tells which origin wrote what a
@@ -67,48 +67,9 @@ func makeHintKey(path string) (HintKey, error) {
 	return key, nil
 }
 
-// fingerprint names an incarnation in a hint.
-type fingerprint [8]byte
-
-func fingerprintOf(id lb.OriginID, inc lb.Incarnation) fingerprint {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", id, inc.Server, inc.Service, inc.PID))
-	return fingerprint(sum[:8])
-}
-
-// prints finds the registered origins by their fingerprints. It forgets those
-// that are gone each time it lists them anew.
-type prints struct {
-	mu     sync.Mutex
-	ids    map[fingerprint]lb.OriginID // guarded by mu
-	listed time.Time                   // guarded by mu
-}
-
-// find returns the origin of a fingerprint. For one that it does not know it
-// lists the origins, but not again within a pace: hints of origins that are
-// gone stay in use for hours.
-func (p *prints) find(f fingerprint, finder Finder, now time.Time) (lb.Origin, bool) {
-	const pace = 200 * time.Millisecond
-	p.mu.Lock()
-	id, known := p.ids[f]
-	if !known && now.Sub(p.listed) >= pace {
-		p.listed = now
-		p.ids = make(map[fingerprint]lb.OriginID)
-		for _, o := range finder.Origins() {
-			p.ids[fingerprintOf(o.ID, o.Incarnation)] = o.ID
-		}
-		id, known = p.ids[f]
-	}
-	p.mu.Unlock()
-	if !known {
-		return lb.Origin{}, false
-	}
-	o, known := finder.Origin(id)
-	return o.Origin, known && fingerprintOf(o.ID, o.Incarnation) == f
-}
-
 // sign makes a hint: key id, incarnation, expiry, stream, and a MAC over these
 // and the directory of the URI it is for. A hint moved to another path is void.
-func (k HintKey) sign(origin fingerprint, stream lb.Stream, dir string, now time.Time) string {
+func (k HintKey) sign(origin proxy.Fingerprint, stream lb.Stream, dir string, now time.Time) string {
 	b := append([]byte{k.id()}, origin[:]...)
 	// The expiry moves in steps, so that a segment, map or key has the same URI
 	// in each refresh of its playlist (RFC 8216 section 6.2.1): players fetch it
@@ -130,7 +91,7 @@ func (k HintKey) mac(b []byte, dir string) []byte {
 
 // A route is what a hint says.
 type route struct {
-	origin fingerprint
+	origin proxy.Fingerprint
 	stream lb.Stream
 	fresh  bool // the hint has not expired
 }
@@ -154,5 +115,5 @@ func (k HintKey) verify(hint, dir string, now time.Time) (r route, ok bool) {
 	}
 	stream, err := lb.ParseStream(string(b[hintHead:]))
 	fresh := now.Unix() <= int64(binary.BigEndian.Uint32(b[9:]))
-	return route{origin: fingerprint(b[1:9]), stream: stream, fresh: fresh}, err == nil
+	return route{origin: proxy.Fingerprint(b[1:9]), stream: stream, fresh: fresh}, err == nil
 }

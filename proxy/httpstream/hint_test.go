@@ -3,16 +3,16 @@ package httpstream
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
 	"srsx/lb"
+	"srsx/proxy"
 )
 
 func TestHintsAreBoundToKeyAndPath(t *testing.T) {
 	key, foreign := HintKey{1}, HintKey{2}
-	print := fingerprintOf("o", lb.Incarnation{Server: "o", Service: "s", PID: "1"})
+	print := proxy.FingerprintOf("o", lb.Incarnation{Server: "o", Service: "s", PID: "1"})
 	stream := lb.Stream{VHost: lb.DefaultVHost, App: "a/b", Name: "s"}
 	now := time.Now()
 	hint := key.sign(print, stream, "/live", now)
@@ -35,7 +35,7 @@ func TestHintsAreBoundToKeyAndPath(t *testing.T) {
 			t.Errorf("a hint with %s is believed", name)
 		}
 	}
-	if fingerprintOf("o", lb.Incarnation{Server: "o", Service: "s", PID: "2"}) == print {
+	if proxy.FingerprintOf("o", lb.Incarnation{Server: "o", Service: "s", PID: "2"}) == print {
 		t.Error("two incarnations have one fingerprint")
 	}
 }
@@ -45,14 +45,14 @@ func TestHintsAreBoundToKeyAndPath(t *testing.T) {
 func TestHintsAreStable(t *testing.T) {
 	key, stream := HintKey{1}, lb.Stream{VHost: "v", App: "a", Name: "n"}
 	start := time.Unix(0, 0).Add(1000 * hintLife)
-	first := key.sign(fingerprint{}, stream, "/a", start)
+	first := key.sign(proxy.Fingerprint{}, stream, "/a", start)
 	for _, later := range []time.Duration{time.Second, time.Hour, hintLife - time.Second} {
-		if key.sign(fingerprint{}, stream, "/a", start.Add(later)) != first {
+		if key.sign(proxy.Fingerprint{}, stream, "/a", start.Add(later)) != first {
 			t.Errorf("the hint differs %s later", later)
 		}
 	}
 	end := start.Add(hintLife - time.Second)
-	if r, ok := key.verify(key.sign(fingerprint{}, stream, "/a", end), "/a", end.Add(hintLife)); !ok || !r.fresh {
+	if r, ok := key.verify(key.sign(proxy.Fingerprint{}, stream, "/a", end), "/a", end.Add(hintLife)); !ok || !r.fresh {
 		t.Error("a hint made at the end of a step lives shorter than hintLife")
 	}
 }
@@ -62,7 +62,7 @@ func TestHintsAreStable(t *testing.T) {
 func TestExpiredHintStillNamesItsStream(t *testing.T) {
 	key, stream := HintKey{1}, lb.Stream{VHost: "v", App: "a", Name: "n"}
 	now := time.Now()
-	r, ok := key.verify(key.sign(fingerprint{1}, stream, "/a", now), "/a", now.Add(100*hintLife))
+	r, ok := key.verify(key.sign(proxy.Fingerprint{1}, stream, "/a", now), "/a", now.Add(100*hintLife))
 	if !ok || r.fresh || r.stream != stream {
 		t.Errorf("verify = %+v, %v; want the stream, not fresh", r, ok)
 	}
@@ -90,60 +90,9 @@ func TestHintKeyIsKept(t *testing.T) {
 	}
 }
 
-// origins are a Finder that places nothing.
-type origins struct {
-	list   []lb.OriginStatus
-	listed int
-}
-
-func (*origins) Lookup(lb.Stream) (lb.Placement, lb.Origin, bool) {
-	return lb.Placement{}, lb.Origin{}, false
-}
-
-func (o *origins) Origin(id lb.OriginID) (lb.OriginStatus, bool) {
-	for _, one := range o.list {
-		if one.ID == id {
-			return one, true
-		}
-	}
-	return lb.OriginStatus{}, false
-}
-
-func (o *origins) Origins() []lb.OriginStatus {
-	o.listed++
-	return o.list
-}
-
-func TestOriginsAreFoundByFingerprintAndForgottenWhenGone(t *testing.T) {
-	var p prints
-	finder := &origins{list: make([]lb.OriginStatus, 1)}
-	now := time.Now()
-	incarnation := func(n int) lb.Incarnation { return lb.Incarnation{Server: "o", PID: strconv.Itoa(n)} }
-	for n := range 1000 { // as many restarts of the one origin
-		finder.list[0].Origin = lb.Origin{ID: "o", Incarnation: incarnation(n)}
-		now = now.Add(time.Minute)
-		if o, ok := p.find(fingerprintOf("o", incarnation(n)), finder, now); !ok || o.Incarnation != incarnation(n) {
-			t.Fatalf("find = %+v, %v; want incarnation %d", o, ok, n)
-		}
-		if o, ok := p.find(fingerprintOf("o", incarnation(n-1)), finder, now.Add(time.Second)); ok {
-			t.Fatalf("find of the former incarnation = %+v; want none", o)
-		}
-	}
-	if len(p.ids) != 1 {
-		t.Errorf("%d fingerprints are kept; want the one of the present incarnation", len(p.ids))
-	}
-	finder.listed = 0
-	for range 1000 {
-		_, _ = p.find(fingerprint{1}, finder, now.Add(time.Minute))
-	}
-	if finder.listed != 1 {
-		t.Errorf("1000 unknown fingerprints list the origins %d times; want 1", finder.listed)
-	}
-}
-
 func FuzzHint(f *testing.F) {
 	key := HintKey{1}
-	f.Add(key.sign(fingerprint{}, lb.Stream{VHost: "v", App: "a", Name: "n"}, "/", time.Unix(1, 0)), "/")
+	f.Add(key.sign(proxy.Fingerprint{}, lb.Stream{VHost: "v", App: "a", Name: "n"}, "/", time.Unix(1, 0)), "/")
 	f.Fuzz(func(t *testing.T, hint, dir string) {
 		r, ok := key.verify(hint, dir, time.Unix(1, 0))
 		if !ok {

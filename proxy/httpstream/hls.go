@@ -60,7 +60,7 @@ type answer struct {
 // serveViewer makes one request of an HLS viewer, who holds the stream by it.
 // The hinted origin, if any, is asked first; pass sends a good answer on.
 func (s *Server) serveViewer(w *reply, r *http.Request, stream lb.Stream, hinted *lb.Origin, pass func(*reply, answer) error) {
-	client := s.client(r)
+	client := s.config.Trusted.ClientOf(r)
 	viewer, err := s.viewers.enter(r.Context(), viewerKey{stream: stream, client: client.Addr()},
 		func(o lb.Origin) bool { return s.holds(stream, o) },
 		func(ctx context.Context) (proxy.Session, error) {
@@ -176,7 +176,7 @@ func uncompressed(response *http.Response) (io.Reader, error) {
 // first piece: until then the playlist may still turn out to be unusable.
 func (s *Server) rewrite(w *reply, a answer, lines *bufio.Reader) error {
 	describeRewritten(a.Header)
-	now, print := time.Now(), fingerprintOf(a.origin.ID, a.origin.Incarnation)
+	now, print := time.Now(), proxy.FingerprintOf(a.origin.ID, a.origin.Incarnation)
 	stream := a.viewer.key.stream
 	edit := &rewrite{
 		base: &url.URL{Path: a.Request.URL.Path},

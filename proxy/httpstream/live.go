@@ -20,7 +20,7 @@ func (s *Server) serveLive(w *reply, r *http.Request) {
 		return
 	}
 	session, err := s.config.Opener.Open(r.Context(), proxy.Request{
-		Stream: target.Stream, Protocol: lb.HTTP, Kind: strings.TrimPrefix(target.Ext, "."), Client: s.client(r),
+		Stream: target.Stream, Protocol: lb.HTTP, Kind: strings.TrimPrefix(target.Ext, "."), Client: s.config.Trusted.ClientOf(r),
 	})
 	if err != nil {
 		s.turnAway(w, r, err)

@@ -57,8 +57,8 @@ func (s *Server) ask(ctx context.Context, r *http.Request, o lb.Origin) (*http.R
 	}
 	out.Host = r.Host
 	out.Header = r.Header.Clone()
-	dropHopByHop(out.Header)
-	s.setClient(out.Header, r)
+	proxy.DropHopByHop(out.Header)
+	s.config.Trusted.TellClient(out.Header, r)
 	if out.Header.Get("User-Agent") == "" {
 		out.Header.Set("User-Agent", "") // else net/http names itself
 	}

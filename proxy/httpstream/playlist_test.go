@@ -13,6 +13,7 @@ import (
 	oracle "github.com/bluenviron/gohlslib/v2/pkg/playlist"
 
 	"srsx/lb"
+	"srsx/proxy"
 )
 
 func edit() *rewrite {
@@ -149,7 +150,7 @@ func BenchmarkPlaylist(b *testing.B) {
 	b.SetBytes(int64(in.Len()))
 	for b.Loop() {
 		r := edit()
-		r.hint = func(dir string) string { return key.sign(fingerprint{}, stream, dir, time.Unix(1e9, 0)) }
+		r.hint = func(dir string) string { return key.sign(proxy.Fingerprint{}, stream, dir, time.Unix(1e9, 0)) }
 		lines.Reset(bytes.NewReader(in.Bytes()))
 		out.Reset(io.Discard)
 		if err := r.copy(out, lines); err != nil {

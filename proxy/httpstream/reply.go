@@ -133,7 +133,7 @@ func writeFailed(err error) error {
 func (s *Server) passError(w *reply, response *http.Response) {
 	const longest = 64 << 10 // bytes of an error page
 	body, err := io.ReadAll(io.LimitReader(response.Body, longest+1))
-	if err != nil || len(body) > longest || tells(string(body), response.Request.URL.Host) {
+	if err != nil || len(body) > longest || proxy.TellsAddress(string(body), response.Request.URL.Host) {
 		w.refuse(proxy.Refusal{Status: response.StatusCode, Reason: "the origin refused: " + http.StatusText(response.StatusCode)})
 		return
 	}

@@ -53,7 +53,7 @@ type Server struct {
 	config    Config
 	transport *http.Transport
 	viewers   *viewers
-	prints    prints
+	prints    proxy.Prints
 	pools     pools
 	refusals  *proxy.RefusalLog
 }
@@ -202,7 +202,7 @@ func (s *Server) turnAway(w *reply, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // nobody is there to hear it
 	}
-	s.refusals.Note(s.client(r), err)
+	s.refusals.Note(s.config.Trusted.ClientOf(r), err)
 	w.refuse(refusalOf(err))
 }
 

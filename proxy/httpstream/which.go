@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"srsx/lb"
+	"srsx/proxy"
 )
 
 // kind is what a request is for.
@@ -49,10 +50,10 @@ func (s *Server) hinted(r *http.Request) (origin *lb.Origin, stream lb.Stream, o
 	if !ok || !said.fresh {
 		return nil, said.stream, ok
 	}
-	if _, o, placed := s.config.Finder.Lookup(said.stream); placed && fingerprintOf(o.ID, o.Incarnation) == said.origin {
+	if _, o, placed := s.config.Finder.Lookup(said.stream); placed && proxy.FingerprintOf(o.ID, o.Incarnation) == said.origin {
 		return &o, said.stream, true // nearly always
 	}
-	if o, found := s.prints.find(said.origin, s.config.Finder, now); found {
+	if o, found := s.prints.Find(said.origin, s.config.Finder, now); found {
 		return &o, said.stream, true
 	}
 	return nil, said.stream, true

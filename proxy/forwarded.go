@@ -1,6 +1,7 @@
-package httpstream
+package proxy
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -15,12 +16,12 @@ func peerOf(r *http.Request) netip.AddrPort {
 	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
 }
 
-// client returns the address that limits, logs and the origin see: behind a
-// trusted proxy the first entry of X-Forwarded-For, else X-Real-IP, as SRS
-// reads them. Its port is 0 then.
-func (s *Server) client(r *http.Request) netip.AddrPort {
+// ClientOf returns the address that limits, logs and the origin see for a
+// request of HTTP: behind a trusted proxy, one of these networks, the first
+// entry of X-Forwarded-For, else X-Real-IP, as SRS reads them. Its port is 0 then.
+func (n Networks) ClientOf(r *http.Request) netip.AddrPort {
 	peer := peerOf(r)
-	if !s.config.Trusted.Contains(peer.Addr()) {
+	if !n.Contains(peer.Addr()) {
 		return peer
 	}
 	first, _, _ := strings.Cut(r.Header.Get("X-Forwarded-For"), ",")
@@ -42,16 +43,16 @@ func parseNode(text string) (netip.Addr, bool) {
 	return addr.Unmap().WithZone(""), err == nil
 }
 
-// setClient tells the origin the client's address in the header h of the
+// TellClient tells the origin the client's address in the header h of the
 // request that r becomes. What a stranger claims is replaced; what a trusted
-// proxy says is continued.
-func (s *Server) setClient(h http.Header, r *http.Request) {
-	peer, client := peerOf(r).Addr(), s.client(r).Addr()
+// proxy, one of these networks, says is continued.
+func (n Networks) TellClient(h http.Header, r *http.Request) {
+	peer, client := peerOf(r).Addr(), n.ClientOf(r).Addr()
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	if s.config.Trusted.Contains(peer) {
+	if n.Contains(peer) {
 		if h.Get("X-Forwarded-For") == "" && client != peer {
 			h.Set("X-Forwarded-For", client.String()) // it came in X-Real-IP, which origins read second
 		}
@@ -87,4 +88,40 @@ func forwardedNode(addr netip.Addr) string {
 		return addr.String()
 	}
 	return `"[` + addr.String() + `]"`
+}
+
+// hopByHop are the headers of one connection (RFC 9110 section 7.6.1).
+var hopByHop = []string{ //nolint:gochecknoglobals // a constant list
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// DropHopByHop removes the headers that concern one connection only.
+func DropHopByHop(h http.Header) {
+	for _, list := range h["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			h.Del(strings.TrimSpace(name))
+		}
+	}
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+}
+
+// TellsAddress reports whether a text holds the address of an origin, host:port. Its
+// bare host counts as well, unless it is a loopback address or a plain word,
+// which tell nothing.
+func TellsAddress(text, origin string) bool {
+	if strings.Contains(text, origin) {
+		return true
+	}
+	host, _, err := net.SplitHostPort(origin)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil && !strings.Contains(host, ".") || addr.IsLoopback() {
+		return false
+	}
+	return strings.Contains(text, host)
 }
