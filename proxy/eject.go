@@ -130,6 +130,9 @@ func (e *ejections) due(now time.Time) map[ejected]string {
 // suspect ejects an origin and tells the backend.
 func (r *Router) suspect(origin lb.Origin, protocol lb.Protocol, cause error) {
 	endpoint := ""
+	if protocol == lb.RTC {
+		protocol = lb.API // where sessions are signalled, and what a probe can connect to
+	}
 	if endpoints := origin.Endpoints.Of(protocol); len(endpoints) > 0 {
 		endpoint = endpoints[0]
 	}

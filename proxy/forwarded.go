@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// peerOf is who connected to us: behind the PROXY protocol already the client.
-func peerOf(r *http.Request) netip.AddrPort {
+// PeerOf is who connected to us: behind the PROXY protocol already the client.
+func PeerOf(r *http.Request) netip.AddrPort {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.AddrPort{}
@@ -20,7 +20,7 @@ func peerOf(r *http.Request) netip.AddrPort {
 // request of HTTP: behind a trusted proxy, one of these networks, the first
 // entry of X-Forwarded-For, else X-Real-IP, as SRS reads them. Its port is 0 then.
 func (n Networks) ClientOf(r *http.Request) netip.AddrPort {
-	peer := peerOf(r)
+	peer := PeerOf(r)
 	if !n.Contains(peer.Addr()) {
 		return peer
 	}
@@ -47,7 +47,7 @@ func parseNode(text string) (netip.Addr, bool) {
 // request that r becomes. What a stranger claims is replaced; what a trusted
 // proxy, one of these networks, says is continued.
 func (n Networks) TellClient(h http.Header, r *http.Request) {
-	peer, client := peerOf(r).Addr(), n.ClientOf(r).Addr()
+	peer, client := PeerOf(r).Addr(), n.ClientOf(r).Addr()
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"

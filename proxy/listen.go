@@ -80,6 +80,23 @@ func Listen(ctx context.Context, addr string, config ListenConfig) (net.Listener
 	}, nil
 }
 
+// ListenUDP opens a UDP port for clients; addr and the error are as for Listen.
+func ListenUDP(ctx context.Context, addr, name string) (*net.UDPConn, error) {
+	if !strings.Contains(addr, ":") {
+		addr = ":" + addr
+	}
+	packets, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen %s %s: %w", name, addr, bareError(err))
+	}
+	conn, ok := packets.(*net.UDPConn)
+	if !ok {
+		_ = packets.Close()
+		return nil, fmt.Errorf("listen %s %s: no UDP", name, addr)
+	}
+	return conn, nil
+}
+
 // bareError is the system's own words without "listen tcp ...: bind:".
 func bareError(err error) error {
 	if opErr := (*net.OpError)(nil); errors.As(err, &opErr) {

@@ -17,6 +17,7 @@ const (
 	kindVitals byte = 64
 	kindRing   byte = 65
 	kindRemove byte = 66
+	kindMedia  byte = 67 // between the media servers of peers, who alone understand it
 )
 
 // nodeCalls carries the node's requests.
@@ -42,4 +43,5 @@ func (p *Peer) serveCalls() {
 	})
 	p.calls.Handle(kindRing, p.answerRing)
 	p.calls.Handle(kindRemove, p.answerRemove)
+	p.calls.Handle(kindMedia, p.answerMedia)
 }

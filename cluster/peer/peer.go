@@ -54,6 +54,9 @@ type Config struct {
 	OnLeadership func(cluster.Leadership)
 	// Vitals are what this peer says of itself to others that list the members.
 	Vitals func() Vitals
+	// Media answers a question of another peer's media servers; see AskMedia.
+	// Empty for what this peer does not know.
+	Media func(question []byte) []byte
 
 	Log *slog.Logger // default: none
 
@@ -72,6 +75,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Vitals == nil {
 		c.Vitals = func() Vitals { return Vitals{} }
+	}
+	if c.Media == nil {
+		c.Media = func([]byte) []byte { return nil }
 	}
 	if c.reads == 0 {
 		c.reads = fsm.BatchVersion

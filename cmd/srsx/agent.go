@@ -25,6 +25,7 @@ import (
 	"srsx/proxy"
 	"srsx/proxy/admin"
 	"srsx/proxy/srt"
+	"srsx/proxy/webrtc"
 )
 
 // agent is one running peer.
@@ -45,8 +46,10 @@ type agent struct {
 	media    map[string]net.Listener // by flag
 	control  map[string]net.Listener // by flag: stay open while sessions run out
 	srt      *srt.Port               // nil: off; its server closes it, since sessions need it until they end
-	closing  atomic.Bool             // the media listeners are being closed
-	dead     chan error              // the first listener that stopped by itself
+	rtc      *net.UDPConn            // media of WebRTC; nil: off. TCP is in media. Open while sessions run out
+	webrtc   atomic.Pointer[webrtc.Server]
+	closing  atomic.Bool // the media listeners are being closed
+	dead     chan error  // the first listener that stopped by itself
 
 	// reloaded is the configuration in force where it can change. Only the
 	// goroutine that waits for signals uses it.

@@ -25,6 +25,7 @@ import (
 	"srsx/proxy"
 	"srsx/proxy/admin"
 	"srsx/proxy/httpstream"
+	"srsx/proxy/webrtc"
 )
 
 // backend is a balancer as this command steers it.
@@ -39,6 +40,7 @@ type member struct {
 
 	balancer *raftlb.Balancer
 	hintKey  atomic.Pointer[httpstream.HintKey]
+	routeKey atomic.Pointer[webrtc.Secret]
 }
 
 // joinCluster opens this peer's part in the cluster; startCluster follows.
@@ -55,7 +57,7 @@ func (a *agent) joinCluster(ctx context.Context) error {
 		Join: c.join, RetryJoin: c.retryJoin, Expect: c.bootstrapExpect, NonVoter: c.nonVoter,
 		Key: c.encrypt, Certificates: c.clusterCertificates(), Multiplier: c.raftMultiplier, Limits: c.sections.Limits.state(),
 		Observer: b, Answer: b.Answer, Witness: b.Witness, OnLeadership: func(l cluster.Leadership) { b.Lead(l.Established) },
-		Vitals: a.vitals, Log: a.log,
+		Vitals: a.vitals, Media: a.answerMedia, Log: a.log,
 	})
 	if err != nil {
 		return err

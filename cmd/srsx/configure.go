@@ -13,6 +13,7 @@ import (
 	"srsx/lb"
 	"srsx/proxy"
 	"srsx/proxy/admin"
+	"srsx/proxy/webrtc"
 )
 
 // Defaults of the limits that have one here: a scanner must not fill memory.
@@ -129,6 +130,16 @@ func (c *config) tellsClient(origin lb.Origin) bool {
 	})
 }
 
+// whipPaths returns where an origin takes WHIP and WHEP; see tellsClient.
+func (c *config) whipPaths(origin lb.Origin) webrtc.Paths {
+	for _, o := range c.sections.Origins {
+		if o.ID == string(origin.ID) || o.ID == origin.DeviceID {
+			return webrtc.Paths{WHIP: o.WHIP, WHEP: o.WHEP}
+		}
+	}
+	return webrtc.Paths{}
+}
+
 // staticOrigins returns the origins that the configuration gives endpoints.
 func (c *config) staticOrigins() ([]lb.Registration, error) {
 	var list []lb.Registration
@@ -170,6 +181,11 @@ func (c *config) checkOrigins() error {
 			return fmt.Errorf("origins[%d]: id %q is there twice", i, o.ID)
 		case o.Weight != nil && *o.Weight > admin.MaxWeight:
 			return fmt.Errorf("origin %q: weight is not a number from 0 to %d", o.ID, admin.MaxWeight)
+		}
+		for _, template := range []string{o.WHIP, o.WHEP} {
+			if template != "" && (template[0] != '/' || !strings.Contains(template, "{stream}") || strings.ContainsAny(template, "?# ")) {
+				return fmt.Errorf("origin %q: %q is not a path with {stream} in it", o.ID, template)
+			}
 		}
 		seen[o.ID] = true
 		if _, err := netip.ParseAddr(o.Address); err != nil && strings.ContainsAny(o.Address, ":/ ") {

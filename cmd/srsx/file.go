@@ -52,6 +52,9 @@ type originEntry struct {
 	Labels     []string `yaml:"labels"`
 	// ClientHeader has the client's address sent to the origin before RTMP.
 	ClientHeader bool `yaml:"client_header"`
+	// WHIP and WHEP are path templates, for an origin that does not have SRS's.
+	WHIP string `yaml:"whip"`
+	WHEP string `yaml:"whep"`
 }
 
 // isStatic tells an origin that is served as configured from one that registers.

@@ -65,6 +65,7 @@ func (a *agent) run(ctx context.Context, p process) error {
 	a.admin = a.newAdmin()
 	serving.Go(func() error { return a.awaitDeath(ctx) })
 	serving.Go(func() error { return a.router.Run(ctx) })
+	a.serveWebRTC(ctx, serving, vhosts, a.routeSecret(key))
 	a.serveControl(ctx, serving)
 	a.serveMedia(ctx, serving, vhosts, a.hintKey(key), static)
 	a.announce(ctx, p.stdout)
@@ -132,6 +133,9 @@ func (a *agent) forceOnSecond(forced context.Context, force context.CancelCauseF
 func (a *agent) stop(ctx, forced context.Context) error {
 	a.admin.Drain()
 	a.router.Close()
+	if server := a.webrtc.Load(); server != nil {
+		server.Drain()
+	}
 	a.handOver(ctx)
 	a.closing.Store(true)
 	for _, ln := range a.media {

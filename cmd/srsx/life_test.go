@@ -132,7 +132,7 @@ func TestTheForceTimeEndsWhatTheGraceTimeDoesNot(t *testing.T) {
 func TestTwoProcessesDoNotShareADataDirectory(t *testing.T) {
 	dir := t.TempDir()
 	startPeer(t, options{flags: []string{"-data-dir", dir}})
-	code, _, errs := command("agent", "-rtmp", "off", "-http", "off", "-api", "off", "-srt", "off", "-system-api", "off", "-data-dir", dir)
+	code, _, errs := command("agent", "-rtmp", "off", "-http", "off", "-api", "off", "-rtc", "off", "-srt", "off", "-system-api", "off", "-data-dir", dir)
 	requireOneLine(t, "second process", code, exitRefused, errs, "-data-dir", "used by another process")
 }
 
@@ -144,7 +144,7 @@ func TestTheNodeNameIsKept(t *testing.T) {
 		cancel() // it starts and ends at once
 		var log proxytest.Log
 		run(ctx, process{
-			args: append([]string{"srsx", "agent", "-rtmp", "off", "-http", "off", "-api", "off", "-srt", "off", "-system-api", "off", "-data-dir", dir}, flags...),
+			args: append([]string{"srsx", "agent", "-rtmp", "off", "-http", "off", "-api", "off", "-rtc", "off", "-srt", "off", "-system-api", "off", "-data-dir", dir}, flags...),
 			env:  noEnv, stdout: &log, stderr: &log,
 		})
 		kept, err := os.ReadFile(filepath.Join(dir, "node-name"))

@@ -109,7 +109,7 @@ func launch(t *testing.T, o options) *peer {
 	}
 	const free = "127.0.0.1:0"
 	args := append([]string{
-		"srsx", "agent", "-rtmp", free, "-http", free, "-api", free, "-system-api", free, "-srt", free,
+		"srsx", "agent", "-rtmp", free, "-http", free, "-api", free, "-system-api", free, "-rtc", free, "-srt", free,
 		"-data-dir", filepath.Join(dir, "data"), "-node", "peer1", "-slow-start", "0",
 	}, o.flags...)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -56,6 +56,7 @@ func (c *config) waitsForRestart(next *config) []string {
 		"limits":                           c.sections.Limits != next.sections.Limits,
 		"origins (of those that register)": !reflect.DeepEqual(c.registering(), next.registering()),
 		"origins (client_header)":          !slices.Equal(c.clientHeaders(), next.clientHeaders()),
+		"origins (whip, whep)":             !maps.Equal(c.pathTemplates(), next.pathTemplates()),
 	} {
 		if changed {
 			waiting = append(waiting, name)
@@ -75,6 +76,17 @@ func (c *config) clientHeaders() []string {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// pathTemplates are those of static origins.
+func (c *config) pathTemplates() map[string][2]string {
+	templates := make(map[string][2]string)
+	for _, o := range c.sections.Origins {
+		if o.isStatic() && o.WHIP+o.WHEP != "" {
+			templates[o.ID] = [2]string{o.WHIP, o.WHEP}
+		}
+	}
+	return templates
 }
 
 // registering are the entries for origins that are not static.

@@ -117,7 +117,7 @@ func TestAStaticOriginIsNoListenerOfOurs(t *testing.T) {
 	port := peertest.FreePort(t)
 	addr := "127.0.0.1:" + port
 	for _, endpoint := range []string{addr, "localhost:" + port, "[::ffff:127.0.0.1]:" + port, "peer9:" + port} {
-		code, _, errs := command("agent", "-rtmp", addr, "-http", "off", "-api", "off", "-srt", "off", "-system-api", "off", "-node", "peer9",
+		code, _, errs := command("agent", "-rtmp", addr, "-http", "off", "-api", "off", "-rtc", "off", "-srt", "off", "-system-api", "off", "-node", "peer9",
 			"-data-dir", t.TempDir(), "-config", writeFile(t, fmt.Sprintf("origins: [{id: loop, rtmp: [%q]}]\n", endpoint)))
 		requireOneLine(t, endpoint, code, exitRefused, errs, `origin "loop"`, "own listener")
 	}

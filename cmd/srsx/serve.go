@@ -42,6 +42,9 @@ func (a *agent) listen(ctx context.Context, metrics *proxy.Metrics) error {
 		}
 		one.into[one.flag] = ln
 	}
+	if err := a.listenRTC(ctx, metrics); err != nil {
+		return err
+	}
 	if c.pprof != "" {
 		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.pprof)
 		if err != nil {
@@ -69,6 +72,9 @@ func (a *agent) closeSRT() {
 }
 
 func (a *agent) closeListeners() {
+	if a.rtc != nil {
+		_ = a.rtc.Close()
+	}
 	for _, ln := range a.media {
 		_ = ln.Close()
 	}
@@ -172,6 +178,9 @@ func (a *agent) serveControl(ctx context.Context, serving *errgroup.Group) {
 	if ln := a.control["api"]; ln != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /api/v1/versions", a.admin.Versions())
+		if signalling := a.webrtc.Load(); signalling != nil {
+			mux.Handle("/", signalling)
+		}
 		serving.Go(func() error { return serveHTTP(ctx, a.watch(ctx, "-api", ln), mux) })
 	}
 	if ln := a.control["pprof"]; ln != nil {

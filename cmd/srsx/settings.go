@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"srsx/proxy"
+	"srsx/proxy/webrtc"
 )
 
 // config is what the agent runs with, after flags, environment, file and
 // defaults have been put together.
 type config struct {
 	rtmp, http, api, rtc, srt  string // listeners as host:port; empty: off
+	rtcCandidates              []string
 	systemAPI, cluster, gossip string
 	node, advertise, dataDir   string
 	originAllow, trusted       proxy.Networks
@@ -75,8 +77,8 @@ func settings() []setting {
 		}},
 		listener("rtmp", "PROXY_RTMP_SERVER", "11935", "RTMP", func(c *config) *string { return &c.rtmp }),
 		listener("http", "PROXY_HTTP_SERVER", "18080", "HTTP-FLV, HTTP-TS, HLS and static files", func(c *config) *string { return &c.http }),
-		listener("api", "PROXY_HTTP_API", "11985", "SRS HTTP API", func(c *config) *string { return &c.api }),
-		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media; not served by this version", func(c *config) *string { return &c.rtc }),
+		listener("api", "PROXY_HTTP_API", "11985", "WHIP, WHEP and SRS's HTTP API", func(c *config) *string { return &c.api }),
+		listener("rtc", "PROXY_WEBRTC_SERVER", "18000", "WebRTC media, UDP and TCP", func(c *config) *string { return &c.rtc }),
 		listener("srt", "PROXY_SRT_SERVER", "20080", "SRT, over UDP", func(c *config) *string { return &c.srt }),
 		listener("system-api", "PROXY_SYSTEM_API", "12025", "registration, system API and metrics", func(c *config) *string { return &c.systemAPI }),
 		listener("cluster", "PROXY_CLUSTER", "12026", "cluster port, TCP; only in a cluster", func(c *config) *string { return &c.cluster }),
@@ -86,6 +88,20 @@ func settings() []setting {
 			return checkNode(value)
 		}},
 		text("advertise", "PROXY_ADVERTISE", "", "how others reach this peer (default: first private address)", func(c *config) *string { return &c.advertise }),
+		{
+			name: "rtc-candidate", env: "PROXY_RTC_CANDIDATE", emptyCounts: true,
+			usage: "where WebRTC clients reach -rtc: addresses or names, separated by commas, each with :port if that differs (default: as -advertise)",
+			set: func(c *config, value string) error {
+				c.rtcCandidates = nil
+				for _, one := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+					if _, _, err := webrtc.ParseCandidate(one); err != nil {
+						return err
+					}
+					c.rtcCandidates = append(c.rtcCandidates, one)
+				}
+				return nil
+			},
+		},
 		text("data-dir", "PROXY_DATA_DIR", "./srsx-data", "where identity and keys are kept", func(c *config) *string { return &c.dataDir }),
 		networks("origin-allow", "PROXY_ORIGIN_ALLOW", "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
 			"networks in which a registered origin may live", func(c *config) *proxy.Networks { return &c.originAllow }),

@@ -116,13 +116,13 @@ type Options struct {
 
 // Ports are the listeners of a peer as host:port, to be had again after a
 // restart.
-type Ports struct{ RTMP, HTTP, API, SRT, System, Pprof, Cluster, Gossip string }
+type Ports struct{ RTMP, HTTP, API, RTC, SRT, System, Pprof, Cluster, Gossip string }
 
 // FreePorts returns ports that nobody listens on.
 func FreePorts(tb testing.TB) *Ports {
 	tb.Helper()
 	addr := func() string { return "127.0.0.1:" + FreePort(tb) }
-	return &Ports{RTMP: addr(), HTTP: addr(), API: addr(), SRT: addr(), System: addr(), Pprof: addr(), Cluster: addr(), Gossip: addr()}
+	return &Ports{RTMP: addr(), HTTP: addr(), API: addr(), RTC: addr(), SRT: addr(), System: addr(), Pprof: addr(), Cluster: addr(), Gossip: addr()}
 }
 
 // Peer is a running srsx.
@@ -152,7 +152,7 @@ func Start(tb testing.TB, o Options) *Peer {
 	}
 	args := []string{"agent", "-data-dir", p.DataDir, "-node", p.Node, "-slow-start", "0"}
 	if p.Host == nil {
-		args = append(args, "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-srt", p.SRT, "-system-api", p.System,
+		args = append(args, "-rtmp", p.RTMP, "-http", p.HTTP, "-api", p.API, "-rtc", p.RTC, "-srt", p.SRT, "-system-api", p.System,
 			"-cluster", p.Cluster, "-gossip", p.Gossip, "-advertise", "127.0.0.1")
 	}
 	if o.Config != "" {

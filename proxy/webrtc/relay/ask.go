@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"srsx/proxy"
 )
 
 // What strangers can make us do: each question goes to every peer.
@@ -67,7 +69,7 @@ func (a *asker) mayAsk(name []byte, from netip.Addr, now time.Time) bool {
 			}
 		}
 	}
-	network := networkOf(from)
+	network := proxy.ClientOf(from)
 	if len(a.unknown) >= maxUnknown || a.byAddr[network] >= questionsPerAddr || !a.limiter.AllowN(now, 1) {
 		return false
 	}
@@ -81,12 +83,6 @@ func (a *asker) known(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.unknown, name)
-}
-
-// networkOf is an address of IPv4 or the /64 that one user of IPv6 has.
-func networkOf(addr netip.Addr) netip.Prefix {
-	prefix, _ := addr.WithZone("").Prefix(min(addr.BitLen(), 64)) // the zero prefix for no address
-	return prefix
 }
 
 // askAbout asks the peers about a ufrag that a stranger uses, in the background.
@@ -112,18 +108,14 @@ func (r *Relay) askAbout(name []byte, from netip.Addr, now time.Time) {
 	})
 }
 
-// askPeers asks the peers about a ufrag and believes the first that knows it.
+// askPeers asks the peers about a ufrag.
 func (r *Relay) askPeers(ctx context.Context, name string) (Ticket, bool) {
-	for _, answer := range r.tell(ctx, question{Find: name}) {
-		var t Ticket
-		if json.Unmarshal(answer, &t) == nil && t.Ufrag == name && t.ID != "" {
-			return t, true
-		}
-	}
-	return Ticket{}, false
+	var t Ticket
+	answer := r.tell(ctx, question{Find: name})
+	return t, json.Unmarshal(answer, &t) == nil && t.Ufrag == name && t.ID != ""
 }
 
-func (r *Relay) tell(ctx context.Context, q question) [][]byte {
+func (r *Relay) tell(ctx context.Context, q question) []byte {
 	if r.config.Ask == nil {
 		return nil
 	}

@@ -184,8 +184,10 @@ func (r *Relay) takeExpectedLocked(t Ticket) (holder *expected) {
 // refusesLocked says why a session gets no flow.
 func (r *Relay) refusesLocked(t Ticket) drop {
 	_, ended := r.ended[t.ID]
+	e := r.expected[t.Ufrag]
+	here := e != nil && e.session != nil
 	switch {
-	case r.life.Err() != nil, ended:
+	case r.life.Err() != nil, ended, r.draining && !here:
 		return dropEnded
 	case len(r.open) >= r.config.MaxFlows:
 		return dropFull

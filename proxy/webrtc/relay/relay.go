@@ -49,9 +49,10 @@ type Config struct {
 	Finder Finder           // required
 	Key    func() ufrag.Key // required: of the routes in ufrags; may change once the peer is in its cluster
 
-	// Ask puts a question to the other peers and returns what those said that
-	// answered before ctx ended; see [Relay.Answer]. Default: there are none.
-	Ask func(ctx context.Context, question []byte) [][]byte
+	// Ask puts a question to the other peers and returns the first answer that is
+	// not empty, nil when there is none before ctx ends; see [Relay.Answer].
+	// Default: there are no others.
+	Ask func(ctx context.Context, question []byte) (answer []byte)
 	// Ended is told of sessions that this peer ended for a reason of its own or
 	// an operator's, so that the origin can be told.
 	Ended func(t Ticket)
@@ -88,6 +89,7 @@ type Relay struct {
 	opening  map[string]bool      // by id: their origin is being reached
 	expected map[string]*expected // by ufrag: signalled, no media yet
 	ended    map[string]time.Time // ids of sessions that start no flow until then
+	draining bool                 // no flow starts that no session here waits for
 }
 
 // New returns a relay.
@@ -157,6 +159,13 @@ func (r *Relay) shut() {
 	}
 	r.work.Wait()
 	r.forgetExpected(func(*expected) (bool, error) { return true, proxy.ErrShutdown })
+}
+
+// Drain lets no more sessions come that were signalled at other peers.
+func (r *Relay) Drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = true
 }
 
 // aside runs a piece of work beside everything else, unless the relay is shut.
