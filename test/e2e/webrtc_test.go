@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,22 @@ func requireUnbroken(t *testing.T, player *rtctest.Client, n int) {
 	}
 }
 
+// mediaAt has a client send its media to another peer than the one that answered.
+func mediaAt(from, to *peertest.Peer) func(answer string) string {
+	port := func(p *peertest.Peer) string { return " " + strings.TrimPrefix(p.RTC, "127.0.0.1:") + " typ host" }
+	return func(answer string) string { return strings.ReplaceAll(answer, port(from), port(to)) }
+}
+
+// requireNoWebRTC waits until no session and no flow is left at any peer.
+func requireNoWebRTC(t *testing.T, peers ...*peertest.Peer) {
+	t.Helper()
+	for _, p := range peers {
+		peertest.Eventually(t, 20*time.Second, "no session is left at "+p.Node, func() bool {
+			return p.Metric(t, "srsx_sessions", "whip")+p.Metric(t, "srsx_sessions", "whep")+p.Metric(t, "srsx_webrtc_flows", "") == 0
+		})
+	}
+}
+
 func TestWHIPAndWHEPThroughAPeer(t *testing.T) {
 	for name, config := range map[string]rtctest.Config{
 		"as SRS": {}, "credentials of its own": {OwnCredentials: true}, "full ICE": {Full: true}, "TCP only": {TCPOnly: true},
@@ -47,9 +64,43 @@ func TestWHIPAndWHEPThroughAPeer(t *testing.T) {
 			if n := origin.Sessions(); n != 0 {
 				t.Errorf("%d sessions at the origin after DELETE; want none", n)
 			}
-			peertest.Eventually(t, 10*time.Second, "no session is left", func() bool {
-				return peer.Metric(t, "srsx_sessions", "whip")+peer.Metric(t, "srsx_sessions", "whep")+peer.Metric(t, "srsx_webrtc_flows", "") == 0
+			requireNoWebRTC(t, peer)
+		})
+	}
+}
+
+// Signalling, media and the end of a session, each at another peer.
+func TestWebRTCAtThreePeers(t *testing.T) {
+	f := startFleet(t, 3)
+	for name, config := range map[string]rtctest.Config{
+		"as SRS": {}, "credentials of its own": {OwnCredentials: true}, "full ICE": {Full: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config.Register = f.peers[0].Register()
+			origin := rtctest.Start(t, config)
+			for _, p := range f.peers {
+				peertest.Eventually(t, 30*time.Second, "the origin is up at "+p.Node, func() bool { return p.Origins(t)[origin.Server()].State == "up" })
+			}
+			defer func() { f.peers[0].CLI(t, "origin", "remove", origin.Server()) }()
+
+			a, b, c := f.peers[0], f.peers[1], f.peers[2]
+			publisher := rtctest.Publish(t, rtctest.Dial{URL: "http://" + a.API + whip, Answer: mediaAt(a, b)})
+			player := rtctest.Play(t, rtctest.Dial{URL: "http://" + c.API + whep, Answer: mediaAt(c, a)})
+			requireUnbroken(t, player, 100)
+			// The peer that carries the media is the one that has the session.
+			peertest.Eventually(t, 10*time.Second, "sessions where the media is", func() bool {
+				return b.Metric(t, "srsx_sessions", "whip") == 1 && a.Metric(t, "srsx_sessions", "whep") == 1 &&
+					a.Metric(t, "srsx_sessions", "whip")+c.Metric(t, "srsx_sessions", "") == 0
 			})
+			for _, client := range []*rtctest.Client{player, publisher} {
+				if status := client.Delete(t, client.ResourceAt(c.API)); status != http.StatusOK {
+					t.Errorf("DELETE at a third peer = %d; want 200", status)
+				}
+			}
+			if n := origin.Sessions(); n != 0 {
+				t.Errorf("%d sessions at the origin after DELETE; want none", n)
+			}
+			requireNoWebRTC(t, f.peers...)
 		})
 	}
 }
