@@ -146,11 +146,11 @@ func (f *flow) followCheck(p *path, nominates bool) {
 	former := f.selected.Load()
 	now := f.relay.clock.Load()
 	switch {
-	case former == nil:
-		f.selected.Store(p)
 	case nominates:
 		f.selected.Store(p)
 		f.nominated = true
+	case former == nil:
+		f.selected.Store(p)
 	case former != p && former.silent(now, checkSilence):
 		f.selected.Store(p)
 	default:
@@ -188,6 +188,8 @@ func (f *flow) serve() {
 	for {
 		n, err := f.upstream.read(b)
 		switch {
+		case err == nil && n > maxDatagram:
+			f.relay.drops.count(dropLong)
 		case err == nil:
 			f.fromOrigin(b[:n])
 		case f.upstream.lasts(err):

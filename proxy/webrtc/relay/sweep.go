@@ -25,7 +25,7 @@ func (f *flow) sweep(now int64) {
 	session := f.session
 	var idle []*path
 	for _, p := range f.paths {
-		if p != f.selected.Load() && p.silent(now, pathTime) {
+		if p.silent(now, pathTime) {
 			idle = append(idle, p)
 		}
 	}
