@@ -55,9 +55,14 @@ func pair(t *testing.T) (a, b *netns.Host, addr string, heard <-chan string) {
 
 func dial(t *testing.T, from *netns.Host, addr string) (net.Conn, error) {
 	t.Helper()
+	return dialBy(t, "tcp", from, addr)
+}
+
+func dialBy(t *testing.T, network string, from *netns.Host, addr string) (net.Conn, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	conn, err := from.DialContext(ctx, "tcp", addr)
+	conn, err := from.DialContext(ctx, network, addr)
 	if err == nil {
 		t.Cleanup(func() { _ = conn.Close() })
 	}
@@ -122,6 +127,50 @@ func TestTheDeafAreHeard(t *testing.T) {
 	case <-heard:
 	case <-time.After(5 * time.Second):
 		t.Error("the other host has heard nothing")
+	}
+}
+
+func TestTheLossyLoseTheirShare(t *testing.T) {
+	n := netns.New(t)
+	a, b := n.Host(t), n.Host(t)
+	port, err := b.ListenPacket(t.Context(), b.IP()+":7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = port.Close() }()
+	conn, err := dialBy(t, "udp", a, port.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrive := func(sent int) (n int) {
+		t.Helper()
+		for range sent {
+			if _, err := conn.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := port.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, _, err := port.ReadFrom(make([]byte, 9)); err != nil {
+				return n
+			}
+			n++
+		}
+	}
+	if got := arrive(100); got != 100 {
+		t.Errorf("%d of 100 arrive; want all", got)
+	}
+	b.Lose(t, 30)
+	if got := arrive(200) + arrive(200) + arrive(200); got < 360 || got > 480 { // 420, give or take 5 deviations
+		t.Errorf("%d of 600 arrive; want 70 %%", got)
+	} else if lost := b.Lost(t); lost != 600-got {
+		t.Errorf("%d count as lost, and %d of 600 arrive", lost, got)
+	}
+	b.Heal(t)
+	if got := arrive(100); got != 100 {
+		t.Errorf("%d of 100 arrive; want all again", got)
 	}
 }
 

@@ -163,3 +163,16 @@ func (h *Host) Listen(ctx context.Context, network, addr string) (ln net.Listene
 	})
 	return ln, err
 }
+
+// ListenPacket opens a UDP port at the host.
+func (h *Host) ListenPacket(ctx context.Context, addr string) (conn net.PacketConn, err error) {
+	err = h.space.do(func() error {
+		conn, err = (&net.ListenConfig{}).ListenPacket(ctx, "udp", addr)
+		return err
+	})
+	return conn, err
+}
+
+// At calls f at the host: the sockets that it opens itself, not by another
+// goroutine, are the host's.
+func (h *Host) At(f func() error) error { return h.space.do(f) }

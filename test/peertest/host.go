@@ -25,7 +25,8 @@ func start(at Host, cmd *exec.Cmd) error {
 func portsAt(h Host) *Ports {
 	addr := func(port string) string { return net.JoinHostPort(h.IP(), port) }
 	return &Ports{
-		RTMP: addr("11935"), HTTP: addr("18080"), API: addr("11985"), RTC: addr("18000"), System: addr("12025"), Cluster: addr("12026"),
+		RTMP: addr("11935"), HTTP: addr("18080"), API: addr("11985"), RTC: addr("18000"), SRT: addr("20080"),
+		System: addr("12025"), Cluster: addr("12026"),
 		Gossip: addr("12027"), Pprof: "127.0.0.1:6060",
 	}
 }
