@@ -32,9 +32,9 @@ func (r Reason) Name() string {
 		1: "system", 2: "peer", 3: "resource", 4: "rogue", 5: "backlog", 6: "ipe", 7: "close", 8: "version",
 		9: "rdvcookie", 10: "badsecret", 11: "unsecure", 12: "messageapi", 13: "congestion", 14: "filter", 15: "group",
 		16: "timeout", 17: "crypto",
-		1400: "bad request", 1401: "unauthorized", 1402: "overload", 1403: "forbidden", 1404: "not found",
-		1405: "bad mode", 1406: "unacceptable", 1409: "conflict", 1415: "notsup media", 1423: "locked",
-		1424: "failed depend", 1500: "ise", 1501: "unimplemented", 1502: "gw", 1503: "down", 1505: "version",
+		1400: "bad_request", 1401: "unauthorized", 1402: "overload", 1403: "forbidden", 1404: "not_found",
+		1405: "bad_mode", 1406: "unacceptable", 1409: "conflict", 1415: "notsup_media", 1423: "locked",
+		1424: "failed_depend", 1500: "ise", 1501: "unimplemented", 1502: "gw", 1503: "down", 1505: "version",
 		1507: "noroom",
 	}
 	if name, ok := names[r]; ok {

@@ -57,7 +57,7 @@ func TestStreamIDsOfOtherModesAndFormsAreRefused(t *testing.T) {
 func FuzzStreamID(f *testing.F) {
 	for _, text := range []string{
 		"live/cam?a=b", "#!::h=host/live/cam,m=publish,k=v", "#!::r=live/cam?token=x,m=request", "#!:{", "#!::m=PuBlIsH;r=x&h=//",
-		"#!::h=/,r==,=r,m", "\x00\xff", strings.Repeat("#!::", 100),
+		"#!::h=/,r==,=r,m", "??", "\x00\xff", strings.Repeat("#!::", 100),
 	} {
 		f.Add(text)
 	}
@@ -72,7 +72,7 @@ func FuzzStreamID(f *testing.F) {
 		if len(id.Path)+len(id.Host)+len(id.Query) > len(text) {
 			t.Errorf("%+v is longer than %q", id, text)
 		}
-		if strings.Contains(id.Path, "?") || strings.HasPrefix(id.Query, "?") {
+		if strings.Contains(id.Path, "?") {
 			t.Errorf("%+v: parameters in the path", id)
 		}
 	})
