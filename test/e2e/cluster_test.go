@@ -26,10 +26,18 @@ type fleet struct {
 	peers []*peertest.Peer
 	flags []string
 	env   []string
+	// config is YAML for each; empty: none.
+	config string
 }
 
 // startFleet runs n equal peers that found their cluster together.
 func startFleet(t *testing.T, n int, flags ...string) *fleet {
+	t.Helper()
+	return startFleetOf(t, n, fleet{flags: flags})
+}
+
+// startFleetOf runs n peers that are like a fleet without any.
+func startFleetOf(t *testing.T, n int, like fleet) *fleet {
 	t.Helper()
 	ports := make([]*peertest.Ports, n)
 	seeds := make([]string, n)
@@ -37,9 +45,10 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 		ports[i] = peertest.FreePorts(t)
 		seeds[i] = ports[i].Gossip
 	}
-	f := &fleet{flags: append([]string{
+	f := &like
+	f.flags = append([]string{
 		"-bootstrap-expect", "3", "-retry-join", strings.Join(seeds, ","), "-raft-multiplier", "2",
-	}, flags...)}
+	}, f.flags...)
 	for i := range n {
 		f.peers = append(f.peers, f.start(t, peertest.Options{Node: fmt.Sprintf("peer%d", i+1), Ports: ports[i], NotReady: true}))
 	}
@@ -53,7 +62,7 @@ func startFleet(t *testing.T, n int, flags ...string) *fleet {
 
 func (f *fleet) start(t *testing.T, o peertest.Options) *peertest.Peer {
 	t.Helper()
-	o.Flags, o.Env = f.flags, append(slices.Clone(f.env), o.Env...)
+	o.Flags, o.Env, o.Config = f.flags, append(slices.Clone(f.env), o.Env...), f.config
 	return peertest.Start(t, o)
 }
 

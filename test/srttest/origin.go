@@ -53,7 +53,11 @@ func StartOrigin(tb testing.TB, config OriginConfig) *Origin {
 	if o.srt, err = gosrt.Listen("srt", config.Addr, gosrt.DefaultConfig()); err != nil {
 		tb.Fatalf("start origin: %v", err)
 	}
-	if o.tcp, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
+	host, _, err := net.SplitHostPort(config.Addr)
+	if err != nil {
+		tb.Fatalf("start origin: %v", err)
+	}
+	if o.tcp, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(host, "0")); err != nil {
 		tb.Fatalf("start origin: %v", err)
 	}
 	o.done.Go(o.serve)
