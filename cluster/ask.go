@@ -21,6 +21,8 @@ func (n *Node) serve() {
 	n.config.RPC.Handle(kindPosition, n.answerPosition)
 	n.config.RPC.Handle(kindDeath, n.answerDeath)
 	n.config.RPC.Handle(kindWitness, n.answerWitness)
+	n.config.RPC.Handle(kindRestore, n.answerRestore)
+	n.config.RPC.Handle(kindBackup, n.answerBackup)
 }
 
 // errNoAnswer means that the program set no Config.Answer.
@@ -36,6 +38,8 @@ func (n *Node) Ask(ctx context.Context, question []byte) ([]byte, error) {
 	if err := n.refused(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, n.config.Timeout)
+	defer cancel()
 	var answer []byte
 	err := n.tryLeaders(ctx, func(ctx context.Context, leader string) (err error) {
 		if leader == n.config.ID {

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"srsx/fsm"
 )
 
 // SnapshotNow writes a snapshot to this peer's disk and shortens its log. It does
@@ -30,56 +27,6 @@ func (n *Node) SaveSnapshot(w io.Writer) (index uint64, err error) {
 	s := n.machine.capture()
 	_, err = s.WriteTo(w)
 	return s.Index(), err
-}
-
-// RestoreSnapshot replaces the state of the whole cluster by a backup, all but
-// the cluster's own identity. Only the leader can. What was proposed meanwhile
-// has an unknown outcome. ErrNotLeader: nothing was done.
-func (n *Node) RestoreSnapshot(ctx context.Context, r io.Reader) error {
-	if err := n.refused(); err != nil && !errors.Is(err, ErrHalted) {
-		return err
-	}
-	state, err := fsm.Restore(r, n.config.Limits) // raft panics when it cannot be read
-	if err != nil {
-		return err
-	}
-	if _, err = n.awaitEstablished(ctx); err != nil {
-		return err
-	}
-	n.View(func(s *fsm.State) {
-		if c, ok := s.Cluster(); ok {
-			state.Rename(c)
-		}
-	})
-	var backup bytes.Buffer
-	if _, err = state.Snapshot().WriteTo(&backup); err != nil {
-		return err
-	}
-	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Index: state.Index(), Size: int64(backup.Len())}
-	restored := make(chan error, 1)
-	n.flights.watch(func() { restored <- n.raft.Restore(meta, &backup, n.config.Timeout) })
-	select {
-	case err = <-restored:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: restore snapshot: %w", ErrUnknownOutcome, context.Cause(ctx))
-	}
-	if notTaken(err) {
-		return fmt.Errorf("%w: %w", ErrNotLeader, err)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: restore snapshot: %w", ErrUnknownOutcome, err)
-	}
-	return n.mark(ctx)
-}
-
-// mark appends an entry without commands. The state then knows its place in the
-// log again, which it does not from the backup.
-func (n *Node) mark(ctx context.Context) error {
-	entry := fsm.AppendBatchHead(nil, time.Now(), 0)
-	if err := n.flights.answered(ctx, n.raft.Apply(entry, n.config.Timeout)); err != nil {
-		return fmt.Errorf("%w: restore snapshot: %w", ErrUnknownOutcome, err)
-	}
-	return nil
 }
 
 // keepHouse does once a second what nobody asks for.

@@ -73,6 +73,8 @@ type Config struct {
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	TrailingEntries uint64
+	// BackupSize bounds what may be restored, in bytes; default 1 GB.
+	BackupSize int64
 
 	Log *slog.Logger // default: discards
 }
@@ -118,6 +120,7 @@ const (
 	defaultSnapshotEntries = 8192
 	defaultSnapshotBytes   = 32 << 20
 	defaultTrailingEntries = 4096
+	defaultBackupSize      = 1 << 30 // a million placements take 45 MB
 
 	heartbeatTimeout = 500 * time.Millisecond
 	leaseTimeout     = 250 * time.Millisecond
@@ -138,6 +141,7 @@ func (c Config) withDefaults() Config {
 	c.SnapshotEntries = cmp.Or(c.SnapshotEntries, defaultSnapshotEntries)
 	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, defaultSnapshotBytes)
 	c.TrailingEntries = cmp.Or(c.TrailingEntries, defaultTrailingEntries)
+	c.BackupSize = cmp.Or(c.BackupSize, defaultBackupSize)
 	if c.Observer == nil {
 		c.Observer = nobody{}
 	}

@@ -31,6 +31,8 @@ var (
 	// ErrNoMajority means that no majority of the voters said yes to what they
 	// were asked.
 	ErrNoMajority = errors.New("no majority of the voters agrees")
+	// ErrTooLarge means that a backup is larger than Config.BackupSize.
+	ErrTooLarge = errors.New("backup is too large")
 	// ErrHasState means that a peer with a log or a snapshot was to found a
 	// cluster.
 	ErrHasState = errors.New("peer has state of a cluster already")

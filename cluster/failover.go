@@ -115,7 +115,7 @@ func (n *Node) watchLeader(ctx context.Context) {
 	for ctx.Err() == nil {
 		leader, changed := n.leaders.now()
 		if leader.Leader != "" && leader.Leader != n.config.ID {
-			watch, done := while(ctx, changed)
+			watch, done := until(ctx, changed, errLeaderChanged)
 			if n.config.Processes.AwaitDeath(watch, leader.Leader) == nil && watch.Err() == nil {
 				n.deaths.see(leader)
 				n.succeed(ctx, leader)

@@ -93,7 +93,7 @@ func (n *Node) forward(ctx context.Context, batch []*proposal, leader string, ch
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, n.config.Timeout)
 	defer cancel()
-	call, done := while(ctx, changed)
+	call, done := until(ctx, changed, errLeaderChanged)
 	reply, err := n.config.RPC.Call(call, leader, kindPropose, encodeProposals(batch))
 	done()
 	sent()

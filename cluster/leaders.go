@@ -182,13 +182,13 @@ func (n *Node) establish(ctx context.Context, terms chan<- uint64) {
 	}
 }
 
-// while returns a context that ends with ctx and when changed is closed.
-func while(ctx context.Context, changed <-chan struct{}) (context.Context, context.CancelFunc) {
+// until returns a context that ends with ctx and when over is closed, for why.
+func until(ctx context.Context, over <-chan struct{}, why error) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-changed:
-			cancel(errLeaderChanged)
+		case <-over:
+			cancel(why)
 		case <-ctx.Done():
 		}
 	}()
@@ -198,16 +198,17 @@ func while(ctx context.Context, changed <-chan struct{}) (context.Context, conte
 var errLeaderChanged = errors.New("leader changed meanwhile")
 
 // tryLeaders calls do with the leader until it returns nil or an error that is
-// not worth another try. The context of do ends when the leader changes.
+// not worth another try, or Config.Timeout has passed and do is not under way. The
+// context of do also ends when the leader changes.
 func (n *Node) tryLeaders(ctx context.Context, do func(ctx context.Context, leader string) error, again func(error) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, n.config.Timeout)
+	patience, cancel := context.WithTimeout(ctx, n.config.Timeout)
 	defer cancel()
 	for {
-		leader, changed, err := n.leaders.await(ctx, somebody)
+		leader, changed, err := n.leaders.await(patience, somebody)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+			return fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(patience))
 		}
-		call, done := while(ctx, changed)
+		call, done := until(ctx, changed, errLeaderChanged)
 		err = do(call, leader.Leader)
 		done()
 		if err == nil || !again(err) {
@@ -216,7 +217,7 @@ func (n *Node) tryLeaders(ctx context.Context, do func(ctx context.Context, lead
 		select {
 		case <-changed:
 		case <-time.After(retryPause):
-		case <-ctx.Done():
+		case <-patience.Done():
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
 		if refused := n.refused(); refused != nil {

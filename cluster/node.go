@@ -28,6 +28,8 @@ type Node struct {
 	leaders   *leaders
 	transfers transfers
 	deaths    deaths
+	offers    offers
+	restoring chan struct{} // of size 1: held while a backup is being restored here
 
 	fenced   atomic.Bool
 	closing  chan struct{} // closed when Close begins
@@ -55,8 +57,10 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		queue:   newQueue(),
 		reads:   newReaders(),
 		hints:   newHints(),
-		closing: make(chan struct{}),
-		down:    make(chan struct{}),
+
+		restoring: make(chan struct{}, 1),
+		closing:   make(chan struct{}),
+		down:      make(chan struct{}),
 	}
 	snapshots := &readableSnapshots{SnapshotStore: config.Snapshots}
 	err := recoverPeers(config, n.journal, snapshots)

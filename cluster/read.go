@@ -89,6 +89,8 @@ func (r *readers) run(ctx context.Context, ask func(context.Context) (uint64, er
 
 // readIndex asks whoever leads, until one answers.
 func (n *Node) readIndex(ctx context.Context) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.config.Timeout)
+	defer cancel()
 	var index uint64
 	err := n.tryLeaders(ctx, func(ctx context.Context, leader string) (err error) {
 		if leader == n.config.ID {

@@ -14,7 +14,6 @@ import (
 
 	"srsx/cluster"
 	"srsx/cluster/clustertest"
-	"srsx/fsm"
 )
 
 func TestAllRestartAndNothingIsLost(t *testing.T) {
@@ -293,85 +292,4 @@ func TestDamagedPeersFileEndsTheStart(t *testing.T) {
 	}
 	p.Start()
 	c.ElectAnew()
-}
-
-func TestBackupIsRestoredEverywhere(t *testing.T) {
-	ledgerOf, observe := ledgers()
-	c := clustertest.Start(t, clustertest.Config{Voters: 3, Replicas: 1, Tune: observe})
-	propose(t, c.Leader(), fsm.Found{ID: "this cluster", Secret: fsm.Secret{1}}, putOrigin())
-	names := placeMany(t, c.Leader(), "saved", 100)
-	var backup strings.Builder
-	if _, err := c.Leader().Node.SaveSnapshot(&backup); err != nil {
-		t.Fatal(err)
-	}
-	placeMany(t, c.Leader(), "later", 100)
-	follower := c.Followers()[0]
-	if err := follower.Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); !errors.Is(err, cluster.ErrNotLeader) {
-		t.Errorf("RestoreSnapshot at a follower = %v; want ErrNotLeader", err)
-	}
-	damaged := backup.String()[:backup.Len()-3]
-	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(damaged)); !errors.Is(err, fsm.ErrCorrupt) {
-		t.Errorf("RestoreSnapshot of a cut off file = %v; want ErrCorrupt", err)
-	}
-	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range c.Peers() {
-		if err := p.Node.Barrier(soon(t)); err != nil || known(p, "later-1") != 0 {
-			t.Errorf("after a barrier (%v) %s still shows what was before the restore", err, p.ID)
-		}
-	}
-	c.RequireSame()
-	for _, p := range c.Peers() {
-		if got, later := known(p, names...), known(p, "later-1"); got != len(names) || later != 0 {
-			t.Errorf("%s knows %d of %d saved and %d later placements", p.ID, got, len(names), later)
-		}
-		propose(t, p, place("after-"+p.ID, p.ID))
-		if l := ledgerOf(p.ID); len(l.wrong) > 0 {
-			t.Errorf("%s was told %v", p.ID, l.wrong)
-		}
-	}
-	c.RequireSame()
-	before := c.Leader().State()
-	for _, p := range c.Peers() {
-		p.Kill()
-	}
-	for i := range 4 {
-		c.Peer(i).Start()
-	}
-	c.ElectAnew()
-	c.RequireSame()
-	if after := c.Leader().State(); after != before {
-		t.Errorf("state after restart = %s; want %s", after, before)
-	}
-}
-
-func TestBackupOfAnotherClusterLeavesTheIdentity(t *testing.T) {
-	other := clustertest.Start(t, clustertest.Config{Voters: 1})
-	propose(t, other.Leader(), fsm.Found{ID: "other cluster", Secret: fsm.Secret{2}}, putOrigin())
-	for i := range 20 { // its log is longer than that of the new one
-		placeMany(t, other.Leader(), fmt.Sprintf("saved-%d", i), 2)
-	}
-	var backup strings.Builder
-	if _, err := other.Leader().Node.SaveSnapshot(&backup); err != nil {
-		t.Fatal(err)
-	}
-	c := clustertest.Start(t, clustertest.Config{Voters: 3})
-	propose(t, c.Leader(), fsm.Found{ID: "this cluster", Secret: fsm.Secret{1}})
-	if err := c.Leader().Node.RestoreSnapshot(soon(t), strings.NewReader(backup.String())); err != nil {
-		t.Fatal(err)
-	}
-	c.RequireSame()
-	for _, p := range c.Peers() {
-		p.Node.View(func(s *fsm.State) {
-			if got, _ := s.Cluster(); got.ID != "this cluster" || got.Secret != (fsm.Secret{1}) {
-				t.Errorf("%s is now of cluster %q", p.ID, got.ID)
-			}
-		})
-		if known(p, "saved-19-1") != 1 {
-			t.Errorf("%s lacks what was saved", p.ID)
-		}
-		propose(t, p, place("after-"+p.ID, p.ID))
-	}
-	c.RequireSame()
 }

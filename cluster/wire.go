@@ -8,14 +8,16 @@ import (
 
 // The kinds of requests between peers. The numbers never change.
 const (
-	kindPropose   byte = 1 // commands, to the leader
-	kindAsk       byte = 2 // a question of this program's, to the leader
-	kindReadIndex byte = 3 // up to where a reader has to have applied, to the leader
-	kindConfirm   byte = 4 // whether a term is still the latest, to each voter
-	kindChange    byte = 5 // a change of membership, to the leader
-	kindPosition  byte = 6 // how far a peer is
-	kindDeath     byte = 7 // whether a peer saw the leader die, to each voter
-	kindWitness   byte = 8 // a question of this program's that is answered by yes or no, to each voter
+	kindPropose   byte = 1  // commands, to the leader
+	kindAsk       byte = 2  // a question of this program's, to the leader
+	kindReadIndex byte = 3  // up to where a reader has to have applied, to the leader
+	kindConfirm   byte = 4  // whether a term is still the latest, to each voter
+	kindChange    byte = 5  // a change of membership, to the leader
+	kindPosition  byte = 6  // how far a peer is
+	kindDeath     byte = 7  // whether a peer saw the leader die, to each voter
+	kindWitness   byte = 8  // a question of this program's that is answered by yes or no, to each voter
+	kindRestore   byte = 9  // have the leader restore a backup that the asker offers
+	kindBackup    byte = 10 // a part of it, to who offers it
 )
 
 // ErrUnsent is what an [RPC]'s error matches when the peer cannot have seen the
@@ -29,7 +31,7 @@ var errTruncated = errors.New("malformed message of a peer")
 func codes() []error {
 	return []error{
 		ErrNotLeader, ErrNoLeader, ErrUnknownOutcome, ErrClosed, ErrFenced, ErrHalted, ErrMixedVersions,
-		ErrUnknownMember, ErrNotFresh, ErrHasState,
+		ErrUnknownMember, ErrNotFresh, ErrHasState, ErrTooLarge,
 	}
 }
 
@@ -55,7 +57,7 @@ func appendError(b []byte, err error) []byte {
 	code := codeOther
 	for i, known := range codes() {
 		if errors.Is(err, known) {
-			code = byte(i + 1) //nolint:gosec // there are ten
+			code = byte(i + 1) //nolint:gosec // a handful
 			break
 		}
 	}

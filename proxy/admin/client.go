@@ -53,7 +53,11 @@ const (
 // Call sends one request, with body as JSON unless it is nil or an io.Reader,
 // which is sent as it is, and returns the answer's own bytes. A refusal is a [CallError].
 func (c *Client) Call(ctx context.Context, method, path string, body any) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	timeout := callTimeout
+	if _, file := body.(io.Reader); file {
+		timeout = snapshotTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	response, err := c.send(ctx, method, path, body)
 	if err != nil {
