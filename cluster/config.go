@@ -68,8 +68,9 @@ type Config struct {
 	// Depth is how many batches are under way at once; default 2.
 	Depth int
 	// SnapshotEntries and SnapshotBytes of log are followed by a snapshot;
-	// defaults 8192 and 32 MB. TrailingEntries stay in the log behind it;
-	// default 4096.
+	// defaults 8192 and 32 MB. TrailingEntries stay in the log behind it; by
+	// default twice as many, so that the snapshot before and the log are the
+	// state too, should the newest be damaged.
 	SnapshotEntries uint64
 	SnapshotBytes   int64
 	TrailingEntries uint64
@@ -119,7 +120,6 @@ const (
 	defaultDepth           = 2
 	defaultSnapshotEntries = 8192
 	defaultSnapshotBytes   = 32 << 20
-	defaultTrailingEntries = 4096
 	defaultBackupSize      = 1 << 30 // a million placements take 45 MB
 
 	heartbeatTimeout = 500 * time.Millisecond
@@ -140,7 +140,7 @@ func (c Config) withDefaults() Config {
 	c.Depth = cmp.Or(c.Depth, defaultDepth)
 	c.SnapshotEntries = cmp.Or(c.SnapshotEntries, defaultSnapshotEntries)
 	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, defaultSnapshotBytes)
-	c.TrailingEntries = cmp.Or(c.TrailingEntries, defaultTrailingEntries)
+	c.TrailingEntries = cmp.Or(c.TrailingEntries, 2*c.SnapshotEntries)
 	c.BackupSize = cmp.Or(c.BackupSize, defaultBackupSize)
 	if c.Observer == nil {
 		c.Observer = nobody{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -172,10 +173,12 @@ type unreadable struct {
 }
 
 // spoil makes the snapshots of now unreadable.
-func spoil(c *cluster.Config) {
+func spoil(c *cluster.Config) { spoilNewest(c, math.MaxInt) }
+
+func spoilNewest(c *cluster.Config, count int) {
 	u := &unreadable{SnapshotStore: c.Snapshots}
 	list, _ := c.Snapshots.List() // one that cannot be listed is not spoilt, and the test fails
-	for _, meta := range list {
+	for _, meta := range list[:min(count, len(list))] {
 		u.ids = append(u.ids, meta.ID)
 	}
 	c.Snapshots = u
@@ -209,6 +212,32 @@ func TestUnreadableSnapshotNeedsTheLogBehindAnOlderOne(t *testing.T) {
 	}
 	if after := p.State(); after != before {
 		t.Errorf("state = %s; want %s", after, before)
+	}
+}
+
+func TestOlderSnapshotAndTheLogReplaceANewOne(t *testing.T) {
+	const every = 20
+	c := clustertest.Start(t, clustertest.Config{Voters: 1, Tune: func(_ *clustertest.Peer, c *cluster.Config) {
+		c.SnapshotEntries = every
+	}})
+	p := c.Leader()
+	propose(t, p, putOrigin())
+	var names []string
+	for i := range 4 * every {
+		names = append(names, placeMany(t, p, fmt.Sprintf("s%d", i), 1)...)
+		if i%every == 0 {
+			if err := p.Node.SnapshotNow(soon(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := p.State()
+	p.Kill()
+	p.TuneNext(func(c *cluster.Config) { spoilNewest(c, 1) })
+	p.Start()
+	c.ElectAnew()
+	if after := p.State(); after != before {
+		t.Errorf("state = %s, %d of %d placements; want %s", after, known(p, names...), len(names), before)
 	}
 }
 
