@@ -20,6 +20,7 @@ func (n *Node) serve() {
 	n.config.RPC.Handle(kindChange, n.answerChange)
 	n.config.RPC.Handle(kindPosition, n.answerPosition)
 	n.config.RPC.Handle(kindDeath, n.answerDeath)
+	n.config.RPC.Handle(kindCommitted, n.answerCommitted)
 	n.config.RPC.Handle(kindWitness, n.answerWitness)
 	n.config.RPC.Handle(kindRestore, n.answerRestore)
 	n.config.RPC.Handle(kindBackup, n.answerBackup)

@@ -78,6 +78,8 @@ type Config struct {
 	BackupSize int64
 
 	Log *slog.Logger // default: discards
+
+	commitTimeout time.Duration // of raft; tests make it long
 }
 
 // Transport is what raft needs, as [raft.NetworkTransport] has it.
@@ -124,9 +126,10 @@ const (
 
 	heartbeatTimeout = 500 * time.Millisecond
 	leaseTimeout     = 250 * time.Millisecond
-	// commitTimeout is how long followers may not know that an entry is
-	// committed when no other follows it.
-	commitTimeout = 10 * time.Millisecond
+	// defaultCommitTimeout is how long followers may not know that an entry is
+	// committed when no other follows it and the leader's word got lost, see
+	// tellCommitted. It is the pace of raft's empty messages, too.
+	defaultCommitTimeout = 50 * time.Millisecond
 	// snapshotInterval is how often raft looks whether a snapshot is due.
 	snapshotInterval = time.Second
 	maxAppendEntries = 256
@@ -142,6 +145,7 @@ func (c Config) withDefaults() Config {
 	c.SnapshotBytes = cmp.Or(c.SnapshotBytes, defaultSnapshotBytes)
 	c.TrailingEntries = cmp.Or(c.TrailingEntries, 2*c.SnapshotEntries)
 	c.BackupSize = cmp.Or(c.BackupSize, defaultBackupSize)
+	c.commitTimeout = cmp.Or(c.commitTimeout, defaultCommitTimeout)
 	if c.Observer == nil {
 		c.Observer = nobody{}
 	}
@@ -161,7 +165,7 @@ func (c Config) raftConfig() *raft.Config {
 		HeartbeatTimeout:   stretch(heartbeatTimeout),
 		ElectionTimeout:    stretch(heartbeatTimeout),
 		LeaderLeaseTimeout: stretch(leaseTimeout),
-		CommitTimeout:      commitTimeout,
+		CommitTimeout:      c.commitTimeout,
 		MaxAppendEntries:   maxAppendEntries,
 		BatchApplyCh:       true,
 		SnapshotInterval:   snapshotInterval,

@@ -6,3 +6,7 @@ import "time"
 func (n *Node) AppendRaw(entry []byte) error {
 	return n.raft.Apply(entry, time.Second).Error()
 }
+
+// WithoutEmptyMessages keeps raft from telling followers what is committed, other
+// than with the entries that follow.
+func WithoutEmptyMessages(c *Config) { c.commitTimeout = time.Hour }

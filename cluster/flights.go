@@ -10,6 +10,8 @@ import (
 // flights counts what raft was handed and has not answered. Raft never answers
 // what it had not looked at when it was shut down.
 type flights struct {
+	idle chan struct{} // of size 1: has a value when nothing is under way any more
+
 	mu     sync.Mutex
 	count  int
 	landed chan struct{} // closed when count is 0 again; nil: nobody waits
@@ -24,7 +26,14 @@ func (f *flights) watch(wait func()) {
 		wait()
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.count--; f.count == 0 && f.landed != nil {
+		if f.count--; f.count > 0 {
+			return
+		}
+		select {
+		case f.idle <- struct{}{}:
+		default:
+		}
+		if f.landed != nil {
 			close(f.landed)
 			f.landed = nil
 		}

@@ -25,6 +25,7 @@ type Node struct {
 	queue     *queue
 	reads     *readers
 	hints     *hints
+	tellings  tellings
 	leaders   *leaders
 	transfers transfers
 	deaths    deaths
@@ -57,6 +58,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		queue:   newQueue(),
 		reads:   newReaders(),
 		hints:   newHints(),
+		flights: flights{idle: make(chan struct{}, 1)},
 
 		restoring: make(chan struct{}, 1),
 		closing:   make(chan struct{}),
@@ -89,6 +91,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 	n.running.Go(func() { n.dispatch(ctx) })
 	n.running.Go(func() { n.reads.run(ctx, n.readIndex) })
 	n.running.Go(func() { n.followHints(ctx) })
+	n.running.Go(func() { n.tellCommitted(ctx) })
 	n.running.Go(func() { n.keepHouse(ctx) })
 	n.running.Go(func() { n.keepHighWater(ctx) })
 	if config.Stalled != nil {

@@ -18,6 +18,7 @@ const (
 	kindWitness   byte = 8  // a question of this program's that is answered by yes or no, to each voter
 	kindRestore   byte = 9  // have the leader restore a backup that the asker offers
 	kindBackup    byte = 10 // a part of it, to who offers it
+	kindCommitted byte = 11 // up to where the log is committed, to each member
 )
 
 // ErrUnsent is what an [RPC]'s error matches when the peer cannot have seen the
