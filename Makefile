@@ -54,7 +54,8 @@ e2e: build ## the real binary, real origins and encoders, hosts in network names
 fuzz: ## every fuzz target for FUZZTIME each
 	test/tools/fuzz.sh $(FUZZTIME)
 
-bench: ## micro-benchmarks and the million placements
+bench: build ## the figures of a cluster, then micro-benchmarks and the million placements
+	go test -run '^$$' -bench . -timeout 20m ./test/bench
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(UNIT)
 
 clean: ## remove what was built

@@ -129,7 +129,7 @@ const (
 	// defaultCommitTimeout is how long followers may not know that an entry is
 	// committed when no other follows it and the leader's word got lost, see
 	// tellCommitted. It is the pace of raft's empty messages, too.
-	defaultCommitTimeout = 50 * time.Millisecond
+	defaultCommitTimeout = 200 * time.Millisecond
 	// snapshotInterval is how often raft looks whether a snapshot is due.
 	snapshotInterval = time.Second
 	maxAppendEntries = 256
