@@ -112,7 +112,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.serve(w, r)
 	}
-	if err != nil && r.Context().Err() == nil {
+	// net/http takes a body that does not come for a client that has gone.
+	if err != nil && (r.Context().Err() == nil || errors.Is(err, errBody)) {
 		s.refusals.Note(s.config.Trusted.ClientOf(r), err)
 		refuse(w, refusalOf(err))
 	}
