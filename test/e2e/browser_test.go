@@ -13,7 +13,7 @@ import (
 
 // browser starts Chromium without a window and without a sandbox, which
 // containers do not allow.
-func browser(t *testing.T) context.Context {
+func browser(t *testing.T, more ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(part(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU,
@@ -21,7 +21,7 @@ func browser(t *testing.T) context.Context {
 		chromedp.Flag("autoplay-policy", "no-user-gesture-required"),
 		chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(960, 720),
 	)
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), append(options, more...)...)
 	t.Cleanup(stop)
 	ctx, stop = context.WithTimeout(ctx, 90*time.Second)
 	t.Cleanup(stop)
@@ -58,13 +58,19 @@ func TestDemoClipPlaysInTheBrowser(t *testing.T) {
 				}
 				return state.Frames >= 50 && state.Time >= 3
 			})
-			picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
-			if err != nil {
-				t.Fatalf("screenshot: %v", err)
-			}
-			if err := os.WriteFile(artifact(t, "demo-"+via+".png"), picture, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			screenshot(t, ctx, "demo-"+via+".png")
 		})
+	}
+}
+
+// screenshot keeps what the page looks like.
+func screenshot(t *testing.T, ctx context.Context, name string) { //nolint:revive // a test comes first
+	t.Helper()
+	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatalf("screenshot: %v", err)
+	}
+	if err := os.WriteFile(artifact(t, name), picture, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
