@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,7 @@ func FuzzTarget(f *testing.F) {
 	f.Add("/rtc/v1/whip/", "app=live&stream=cam")
 	f.Add("/live/cam/whip", "a=b&ice-ufrag=x&srsx=y&ice-pwd=z")
 	f.Add("/%2e%2e/x/whep", "&&==&%zz")
+	f.Add("/live/cam/whip", "ice%2Dufrag=x&ice-pw%64=y")
 	f.Fuzz(func(t *testing.T, path, query string) {
 		c, ok := callOf(path)
 		if ok && !c.legacy && c.general != "" && strings.Trim(c.general, "/") == "" {
@@ -94,6 +96,9 @@ func FuzzTarget(f *testing.F) {
 		}
 		for part := range strings.SplitSeq(without(query, "ice-ufrag", "ice-pwd", hintParameter), "&") {
 			name, _, _ := strings.Cut(part, "=")
+			if plain, err := url.QueryUnescape(name); err == nil {
+				name = plain
+			}
 			if name == "ice-ufrag" || name == "ice-pwd" || name == hintParameter {
 				t.Errorf("%q is left of %q", part, query)
 			}

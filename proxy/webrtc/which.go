@@ -112,6 +112,9 @@ func without(query string, names ...string) string {
 	var kept []string
 	for part := range strings.SplitSeq(query, "&") {
 		name, _, _ := strings.Cut(part, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
 		drop := false
 		for _, other := range names {
 			drop = drop || name == other

@@ -103,7 +103,7 @@ func TestSRTFilesArriveWhole(t *testing.T) {
 		})
 		peer := peertest.Start(t, peertest.Options{Config: fmt.Sprintf("origins: [{id: files, rtmp: [%q], srt: [\"127.0.0.1:%s\"]}]\n", tcp, port)})
 		peer.AwaitOrigins(t, 1)
-		peertest.Shell(t, dir, part(t, "srt-file-transmit")+" file://"+filepath.Join(dir, "in")+" 'srt://"+peer.SRT+"?"+strings.TrimPrefix(options, "&")+"'")
+		peertest.Shell(t, dir, part(t, "srt-file-transmit")+" file://"+filepath.Join(dir, "in")+" 'srt://"+peer.SRT+"?streamid=in"+options+"'")
 		if code := receiver.Code(t, 30*time.Second); code != 0 {
 			t.Errorf("receiver ended with %d:\n%s", code, receiver.Output())
 		}

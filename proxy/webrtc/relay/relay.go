@@ -23,7 +23,10 @@ const (
 	errNoMedia = silence("no media came after the answer")
 )
 
-var errOrigin = errors.New("origin ended the connection")
+var (
+	errOrigin   = errors.New("origin ended the connection")
+	errReplaced = errors.New("origin gave its credentials to a later session")
+)
 
 // silence is a time that ran out.
 type silence string

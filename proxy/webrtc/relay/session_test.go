@@ -95,6 +95,19 @@ func TestSessionWithoutMediaEnds(t *testing.T) {
 	requireNothingKept(t, b)
 }
 
+func TestSessionsOfOneUfragAreOne(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	ticket := b.own(true)
+	former, later := b.expect(t, ticket), b.expect(t, ticket)
+	requireEnd(t, former, errReplaced)
+	if ended, _ := later.end(); ended {
+		t.Error("the later session ended")
+	}
+	b.sweep(time.Now().Add(time.Hour))
+	requireEnd(t, later, errNoMedia)
+	requireNothingKept(t, b)
+}
+
 // Whoever lives keeps its session, be it by checks alone.
 func TestChecksKeepASession(t *testing.T) {
 	b := newBench(t, "127.0.0.1:0", Config{})

@@ -51,8 +51,12 @@ func (r *Relay) Expect(t Ticket, session proxy.Session) {
 	e := &expected{ticket: t, session: session, until: time.Now().Add(r.config.AwaitTime)}
 	e.stop = context.AfterFunc(session.Context(), func() { r.dropExpected(e) })
 	r.mu.Lock()
+	former := r.expected[t.Ufrag]
 	r.expected[t.Ufrag] = e
 	r.mu.Unlock()
+	if former != nil { // the origin gave two sessions one ufrag, of which the later counts there
+		former.finish(errReplaced)
+	}
 	if session.Context().Err() != nil {
 		r.dropExpected(e) // the other call may have come too early to find it
 	}
