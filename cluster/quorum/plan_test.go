@@ -298,3 +298,34 @@ type fataler interface {
 	Helper()
 	Fatalf(format string, args ...any)
 }
+
+// A voter that was started anew with -non-voter can lose its vote only once another
+// has one: until then it must not take the place.
+func TestReplicaVotesInThePlaceOfANonVoter(t *testing.T) {
+	server := func(id string, suffrage raft.ServerSuffrage) raft.Server {
+		return raft.Server{ID: raft.ServerID(id), Address: address(id), Suffrage: suffrage}
+	}
+	peer := func(id string) quorum.Peer {
+		return quorum.Peer{ID: raft.ServerID(id), Address: address(id), Alive: true, Cluster: ourCluster, Commands: 1}
+	}
+	away, demoted := peer("b"), peer("c")
+	away.Alive, demoted.NonVoter = false, true
+	s := quorum.Situation{
+		Self: "a", Cluster: ourCluster, Commands: 1,
+		Config: raft.Configuration{Servers: []raft.Server{
+			server("a", raft.Voter), server("b", raft.Voter), server("c", raft.Voter), server("d", raft.Nonvoter),
+		}},
+		Peers: []quorum.Peer{peer("a"), away, demoted, peer("d")},
+		Standings: map[raft.ServerID]quorum.Standing{
+			"c": {Working: true, Steady: time.Hour}, "d": {Working: true, Steady: time.Hour},
+		},
+	}
+	step, _ := quorum.Next(s, quorum.Settings{})
+	if step == nil || step.Do != quorum.Promote || step.ID != "d" {
+		t.Fatalf("Next = %+v; want d promoted", step)
+	}
+	s.Config.Servers[3].Suffrage = raft.Voter
+	if step, _ = quorum.Next(s, quorum.Settings{}); step == nil || step.Do != quorum.Demote || step.ID != "c" {
+		t.Errorf("Next then = %+v; want c demoted", step)
+	}
+}

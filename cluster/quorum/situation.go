@@ -148,11 +148,12 @@ func (p *picture) lost(id raft.ServerID) bool {
 // goes reports whether a peer is out for good, or about to be.
 func (p *picture) goes(id raft.ServerID) bool { return p.peers[id].Left || p.peers[id].Leaving }
 
-// staying returns how many voters are not about to leave. Who goes counts for
-// nothing in what is decided about the others, but has its vote until it is gone.
+// staying returns how many voters are to keep their vote. Who goes, or was started
+// anew with -non-voter, counts for nothing in what is decided about the others, but
+// has its vote until it is taken.
 func (p *picture) staying() (n int) {
 	for _, v := range p.voters {
-		if !p.goes(v.ID) {
+		if p.eligible(v.ID) {
 			n++
 		}
 	}
