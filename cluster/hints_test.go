@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,6 +103,30 @@ func TestHintIsTakenUpWhenTheLogHasIt(t *testing.T) {
 	case <-h.wake:
 		t.Error("woken for a hint that was followed")
 	default:
+	}
+}
+
+func TestHintThatCameBeforeTheStateIsSettledIsFollowedAfterwards(t *testing.T) {
+	n := follower(t, entry(1, 1, raft.LogConfiguration), entry(2, 1, raft.LogCommand), entry(3, 1, raft.LogCommand))
+	n.machine.settled, n.machine.onSettled = false, n.hints.rouse
+	ctx, stop := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { n.followHints(ctx) })
+	defer following.Wait()
+	defer stop()
+	n.hints.add(place{index: 3, term: 1})
+	for len(n.hints.wake) > 0 { // until it has been looked at
+		time.Sleep(time.Millisecond)
+	}
+	if applied, _ := n.machine.position(); applied != 0 {
+		t.Fatalf("followed up to %d from a state that says nothing of the log", applied)
+	}
+	n.machine.apply(entry(2, 1, raft.LogCommand)) // raft's own word, and the last for now
+	w := n.machine.await(3)
+	select {
+	case <-w.done:
+	case <-time.After(10 * time.Second):
+		t.Error("the hint was forgotten")
 	}
 }
 

@@ -21,6 +21,8 @@ type machine struct {
 	observer Observer
 	log      *slog.Logger
 	bytes    atomic.Int64 // of entries applied since the last snapshot
+	// onSettled is called, with mu held, when follow may work again.
+	onSettled func()
 
 	mu    sync.RWMutex // guards all below, and what the observer keeps
 	state *fsm.State
@@ -50,7 +52,7 @@ var errSkipped = errors.New("entry was applied before")
 
 func newMachine(limits fsm.Limits, observer Observer, log *slog.Logger) *machine {
 	return &machine{
-		limits: limits, observer: observer, log: log,
+		limits: limits, observer: observer, log: log, onSettled: func() {},
 		state: fsm.NewState(limits), results: newResults(),
 	}
 }
@@ -77,8 +79,12 @@ func (m *machine) apply(entry *raft.Log) outcome {
 	if entry.Index <= m.applied {
 		return outcome{term: entry.Term, err: errSkipped}
 	}
-	m.settled = true
-	return m.take(entry)
+	out := m.take(entry)
+	if !m.settled {
+		m.settled = true
+		m.onSettled()
+	}
+	return out
 }
 
 // follow applies an entry that was found committed by other means than raft. It

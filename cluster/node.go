@@ -64,6 +64,7 @@ func Open(ctx context.Context, config Config) (*Node, error) {
 		closing:   make(chan struct{}),
 		down:      make(chan struct{}),
 	}
+	n.machine.onSettled = n.hints.rouse
 	snapshots := &readableSnapshots{SnapshotStore: config.Snapshots}
 	err := recoverPeers(config, n.journal, snapshots)
 	if err != nil {
