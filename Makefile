@@ -8,7 +8,7 @@ TOOLS       := $(CURDIR)/.tools/bin
 GOLANGCI    := $(TOOLS)/golangci-lint
 GOLANGCI_V  := v2.15.0
 UNIT        := ./cluster/... ./cmd/... ./fsm/... ./lb/... ./proxy/...
-FUZZTIME    ?= 30s
+FUZZTIME    ?= 500000x
 BENCHTIME   ?= 1s
 
 export CGO_ENABLED ?= 0
@@ -26,7 +26,7 @@ run: build ## one peer with a small origin inside and a test clip at live/demo
 	exec bin/srsx agent -dev
 
 test: deps tidy-check lint unit race e2e ## install what the tests need and run all that must hold
-	$(MAKE) fuzz FUZZTIME=2s
+	$(MAKE) fuzz FUZZTIME=10000x
 
 deps: $(GOLANGCI) ## install the real parts: origins, encoders, players, browser
 	test/tools/install.sh
@@ -51,7 +51,7 @@ race: ## the unit tests under the race detector
 e2e: build ## the real binary, real origins and encoders, hosts in network namespaces
 	go test -count=1 -timeout 30m -parallel 4 ./test/netns/... ./test/e2e/...
 
-fuzz: ## every fuzz target for FUZZTIME each
+fuzz: ## every fuzz target for FUZZTIME executions each (500000x)
 	test/tools/fuzz.sh $(FUZZTIME)
 
 bench: build ## the figures of a cluster, then micro-benchmarks and the million placements
