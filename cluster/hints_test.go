@@ -124,7 +124,10 @@ func TestHintThatCameBeforeTheStateIsSettledIsFollowedAfterwards(t *testing.T) {
 	n.machine.apply(entry(2, 1, raft.LogCommand)) // raft's own word, and the last for now
 	w := n.machine.await(3)
 	select {
-	case <-w.done:
+	case err := <-w.done:
+		if err != nil {
+			t.Error(err)
+		}
 	case <-time.After(10 * time.Second):
 		t.Error("the hint was forgotten")
 	}
