@@ -90,7 +90,9 @@ func (s *Server) serveLegacy(w http.ResponseWriter, r *http.Request, c call) err
 		session.End(errAnswer)
 		return errAnswer
 	}
-	s.Expect(t, session) //nolint:contextcheck // the session outlives the request
+	if err = s.Expect(t, session); err != nil { //nolint:contextcheck // the session outlives the request
+		return err
+	}
 	pass(w, a, out)
 	return nil
 }

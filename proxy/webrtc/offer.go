@@ -66,7 +66,9 @@ func (s *Server) serveOffer(w http.ResponseWriter, r *http.Request, c call) erro
 		origin: t.Incarnation, id: t.ID, stream: stream, publish: c.publish,
 	})
 	t.Resource = target
-	s.Expect(t, session) //nolint:contextcheck // the session outlives the request
+	if err = s.Expect(t, session); err != nil { //nolint:contextcheck // the session outlives the request
+		return err
+	}
 	if location != "" {
 		w.Header().Set("Location", location)
 	}

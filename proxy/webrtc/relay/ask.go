@@ -100,8 +100,8 @@ func (r *Relay) askAbout(name []byte, from netip.Addr, now time.Time) {
 		r.mu.Lock()
 		if f := r.flows[t.ID]; f != nil {
 			r.addUfragLocked(f, t.Ufrag, t.Password)
-		} else if len(r.expected) < maxExpected && r.expected[text] == nil {
-			r.expected[text] = &expected{ticket: t, until: time.Now().Add(r.config.AwaitTime)}
+		} else if r.expected[text] == nil {
+			r.expectLocked(&expected{ticket: t, until: time.Now().Add(r.config.AwaitTime)})
 		}
 		r.mu.Unlock()
 		r.asking.known(text)

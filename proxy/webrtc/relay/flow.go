@@ -100,7 +100,7 @@ func (f *flow) verifier(name []byte) *stun.Verifier {
 	return nil
 }
 
-// addUfragLocked has a ufrag lead to a flow, and returns one that no longer does.
+// addUfragLocked has a ufrag lead to a flow, and the oldest but the first no longer.
 func (r *Relay) addUfragLocked(f *flow, name, password string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,7 +113,9 @@ func (r *Relay) addUfragLocked(f *flow, name, password string) {
 	r.flows[name] = f
 	// The first stays, by which peers know the session.
 	if len(f.ufrags) > maxUfrags {
-		delete(r.flows, f.ufrags[1].name)
+		if oldest := f.ufrags[1].name; r.flows[oldest] == f {
+			delete(r.flows, oldest)
+		}
 		f.ufrags = append(f.ufrags[:1], f.ufrags[2:]...)
 	}
 }
@@ -253,7 +255,9 @@ func (f *flow) end(reason error) {
 	close(f.done)
 	delete(r.open, f)
 	for _, u := range f.ufrags {
-		delete(r.flows, u.name)
+		if r.flows[u.name] == f {
+			delete(r.flows, u.name)
+		}
 	}
 	for _, p := range f.paths {
 		r.forgetPathLocked(p)

@@ -22,7 +22,9 @@ func (b *bench) expect(tb testing.TB, t Ticket) *fakeSession {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b.Expect(t, s)
+	if err = b.Expect(t, s); err != nil {
+		tb.Fatal(err)
+	}
 	return s
 }
 
@@ -103,8 +105,49 @@ func TestSessionsOfOneUfragAreOne(t *testing.T) {
 	if ended, _ := later.end(); ended {
 		t.Error("the later session ended")
 	}
-	b.sweep(time.Now().Add(time.Hour))
-	requireEnd(t, later, errNoMedia)
+	// Also when the former has its media.
+	b.join(t, b.client(t), ticket)
+	last := b.expect(t, ticket)
+	requireEnd(t, later, errReplaced)
+	b.join(t, b.client(t), ticket)
+	if ended, _ := last.end(); ended || b.Flows() != 1 {
+		t.Errorf("ended = %v with %d flows; want the last session to be the only one", ended, b.Flows())
+	}
+	b.endHere(ticket.ID)
+	requireEnd(t, last, nil)
+	requireNothingKept(t, b)
+}
+
+func TestRestartWithTheUfragOfAnotherSessionReplacesIt(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	waiting := b.own(true)
+	s := b.expect(t, waiting)
+	restarted := waiting
+	restarted.ID = "elsewhere"
+	b.Restarted(restarted)
+	requireEnd(t, s, errReplaced)
+	b.endHere("elsewhere")
+	requireNothingKept(t, b)
+}
+
+func TestSessionsThatWaitAreBounded(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	for n := range maxExpected {
+		b.Restarted(Ticket{ID: "id", Ufrag: fmt.Sprintf("ufrag%d", n)})
+	}
+	s, err := b.lb.open(t.Context(), proxy.Request{Stream: stream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticket := b.own(true)
+	if err = b.Expect(ticket, s); !errors.Is(err, lb.ErrLimit) {
+		t.Errorf("Expect = %v; want %v", err, lb.ErrLimit)
+	}
+	requireEnd(t, s, lb.ErrLimit)
+	if told := <-b.told; told.ID != ticket.ID {
+		t.Errorf("the origin is told of %q; want %q", told.ID, ticket.ID)
+	}
+	b.endHere("id")
 	requireNothingKept(t, b)
 }
 
@@ -298,10 +341,9 @@ func TestUnknownUfragIsAskedOnce(t *testing.T) {
 		c.send(check(t, stranger))
 	}
 	eventually(t, "50 checks are dropped", func() bool { return b.dropped(dropUnknown) == 50 })
-	if n := len(b.asked); n != 1 {
-		t.Errorf("the peers were asked %d times about one ufrag; want once", n)
+	if first := <-b.asked; !strings.Contains(first, stranger.Ufrag) {
+		t.Errorf("the peers were asked %s; want %s", first, stranger.Ufrag)
 	}
-	<-b.asked
 	// ICE repeats its checks, and one of them finds the session known.
 	eventually(t, "the session of another peer has its flow here", func() bool {
 		c.send(check(t, ticket))
@@ -309,6 +351,11 @@ func TestUnknownUfragIsAskedOnce(t *testing.T) {
 	})
 	if q := <-b.asked; !strings.Contains(q, `"find":"`+ticket.Ufrag+`"`) {
 		t.Errorf("asked %s; want the ufrag", q)
+	}
+	for len(b.asked) > 0 {
+		if again := <-b.asked; strings.Contains(again, stranger.Ufrag) {
+			t.Errorf("the peers were asked twice about one ufrag: %s", again)
+		}
 	}
 }
 

@@ -31,8 +31,7 @@ type Ticket struct {
 	Resource string `json:"resource,omitempty"`
 }
 
-// maxExpected bounds the sessions that wait for media, beyond which the oldest
-// wait no longer.
+// maxExpected bounds the sessions that wait for media.
 const maxExpected = 50_000
 
 // expected is a session that was signalled here, or told by another peer, and
@@ -46,20 +45,30 @@ type expected struct {
 }
 
 // Expect takes a session whose answer is about to go to the client: its first
-// media takes the proxy.Session over, and until then the relay ends it.
-func (r *Relay) Expect(t Ticket, session proxy.Session) {
+// media takes the proxy.Session over, and until then the relay ends it. The error
+// is lb.ErrLimit when too many wait already; the session is over then.
+//
+// A ufrag is all that the first datagram of a client says. If the origin has given
+// the credentials of another session again, that one is over.
+func (r *Relay) Expect(t Ticket, session proxy.Session) error {
 	e := &expected{ticket: t, session: session, until: time.Now().Add(r.config.AwaitTime)}
 	e.stop = context.AfterFunc(session.Context(), func() { r.dropExpected(e) })
 	r.mu.Lock()
-	former := r.expected[t.Ufrag]
-	r.expected[t.Ufrag] = e
+	flow := r.flows[t.Ufrag]
+	ok := r.expectLocked(e)
 	r.mu.Unlock()
-	if former != nil { // the origin gave two sessions one ufrag, of which the later counts there
-		former.finish(errReplaced)
+	if !ok {
+		e.finish(lb.ErrLimit)
+		r.aside(func() { r.config.Ended(t) })
+		return lb.ErrLimit
+	}
+	if flow != nil {
+		flow.end(errReplaced)
 	}
 	if session.Context().Err() != nil {
 		r.dropExpected(e) // the other call may have come too early to find it
 	}
+	return nil
 }
 
 // Restarted takes the credentials that a session of this peer or another has
@@ -71,7 +80,22 @@ func (r *Relay) Restarted(t Ticket) {
 		r.addUfragLocked(f, t.Ufrag, t.Password)
 		return
 	}
-	r.expected[t.Ufrag] = &expected{ticket: t, until: time.Now().Add(r.config.AwaitTime)}
+	r.expectLocked(&expected{ticket: t, until: time.Now().Add(r.config.AwaitTime)})
+}
+
+// expectLocked has a session wait for media, and one of the same ufrag no longer.
+// It reports whether there was room.
+func (r *Relay) expectLocked(e *expected) bool {
+	name := e.ticket.Ufrag
+	former := r.expected[name]
+	if former == nil && len(r.expected) >= maxExpected {
+		return false
+	}
+	r.expected[name] = e
+	if former != nil && former.session != nil {
+		r.work.Go(func() { former.finish(errReplaced) })
+	}
+	return true
 }
 
 // dropExpected forgets a session that was ended while it waited.
