@@ -2,9 +2,13 @@ package webrtc
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
+	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +106,56 @@ func FuzzTarget(f *testing.F) {
 			if name == "ice-ufrag" || name == "ice-pwd" || name == hintParameter {
 				t.Errorf("%q is left of %q", part, query)
 			}
+		}
+	})
+}
+
+// Whatever the two sides of the older API say, what is set is set and the rest
+// passes as it is.
+func FuzzEnvelope(f *testing.F) {
+	f.Add([]byte(`{"api":"http://o/rtc/v1/play/","streamurl":"webrtc://o/live/cam","sdp":"v=0\r\n","tid":"x"}`))
+	f.Add([]byte(`{"code":1028,"sdp":null,"sessionid":{"a":[1,2]}}`))
+	f.Add([]byte(`null`))
+	f.Add([]byte(`{"sdp":1,"sdp":"twice"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var e envelope
+		if json.Unmarshal(body, &e) != nil || e == nil {
+			return
+		}
+		before := maps.Clone(e)
+		e.set("sdp", "v=0")
+		out, err := json.Marshal(e)
+		if err != nil {
+			t.Fatalf("%q is not written again: %v", body, err)
+		}
+		var again envelope
+		if err = json.Unmarshal(out, &again); err != nil || again.text("sdp") != "v=0" {
+			t.Fatalf("%q became %q", body, out)
+		}
+		for name := range before {
+			if _, ok := again[name]; !ok {
+				t.Errorf("%q lost %q", body, name)
+			}
+		}
+	})
+}
+
+// A candidate that is accepted can be written into an answer.
+func FuzzCandidate(f *testing.F) {
+	for _, seed := range []string{"10.0.0.1", "10.0.0.1:8000", "::1", "[::1]:8000", "host.example", "host:0", "a b", "fe80::1%eth0", ":1", "", "\u212a"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		host, port, err := ParseCandidate(text)
+		if err != nil {
+			return
+		}
+		if host == "" || strings.ContainsAny(host, " \r\n%") {
+			t.Errorf("ParseCandidate(%q) = %q; want a host", text, host)
+		}
+		again, samePort, err := ParseCandidate(net.JoinHostPort(host, strconv.Itoa(max(1, int(port)))))
+		if err != nil || again != host || port != 0 && samePort != port {
+			t.Errorf("ParseCandidate of %q, %d = %q, %d, %v", host, port, again, samePort, err)
 		}
 	})
 }

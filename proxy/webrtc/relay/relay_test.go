@@ -43,10 +43,9 @@ func TestEachSessionHasItsOwnAddressAtTheOrigin(t *testing.T) {
 	}
 }
 
-// Nothing that does not know the password gets anywhere, or an answer.
-func TestStrangersLeaveNothing(t *testing.T) {
-	b := newBench(t, "127.0.0.1:0", Config{})
-	ticket := b.ticket(true)
+// strange is what comes from those who do not know the password of a session.
+func strange(t *testing.T, ticket Ticket) map[string][]byte {
+	t.Helper()
 	valid := check(t, ticket, useCandidate{})
 	wrong := ticket
 	wrong.Password += "x"
@@ -78,6 +77,14 @@ func TestStrangersLeaveNothing(t *testing.T) {
 	for n := range valid {
 		cases[fmt.Sprintf("first %d bytes", n)] = valid[:n]
 	}
+	return cases
+}
+
+// Nothing that does not know the password gets anywhere.
+func TestStrangersLeaveNothing(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	ticket := b.ticket(true)
+	cases := strange(t, ticket)
 	c := b.client(t)
 	for _, what := range cases {
 		c.send(what)
@@ -98,6 +105,38 @@ func TestStrangersLeaveNothing(t *testing.T) {
 		if b.dropped(why) == 0 {
 			t.Errorf("nothing was dropped as %s", why)
 		}
+	}
+}
+
+// Whoever forges the address of a victim has nothing sent there, and not more
+// than three times of what he sends himself if he knows a session's password.
+func TestNoAmplification(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	ticket := b.ticket(true)
+	victim := b.client(t)
+	for _, what := range strange(t, ticket) {
+		victim.send(what)
+	}
+	request := check(t, ticket)
+	owner := b.client(t)
+	b.join(t, owner, ticket) // by now all the others have been looked at
+	_ = victim.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, _, err := victim.conn.ReadFrom(make([]byte, 2048)); err == nil {
+		t.Errorf("a stranger was sent %d bytes; want none", n)
+	}
+	victim.send(request)
+	got, from := receive(t, b.origin)
+	b.originSends(t, from, success(t, got))
+	if answer, _ := receive(t, victim.conn); len(answer) > 3*len(request) {
+		t.Errorf("%d bytes are answered by %d; want at most three times as many", len(request), len(answer))
+	}
+	// The path of media is another's, until this one shows by more than a check
+	// that somebody is there.
+	b.originSends(t, from, media(1))
+	receive(t, owner.conn)
+	_ = victim.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, _, err := victim.conn.ReadFrom(make([]byte, 2048)); err == nil {
+		t.Errorf("media of %d bytes went to an address that only checked", n)
 	}
 }
 
