@@ -24,18 +24,27 @@ type srs struct {
 	restart func()
 }
 
+// srsConfig: SRS registers the address of the first interface, where it does not
+// listen.
+const srsConfig = "origins: [{id: vid-e2e0001, address: 127.0.0.1}]\n"
+
 // eachSRS runs a test with the imitation of SRS, and with SRS itself where
 // SRS_BIN names it.
 func eachSRS(t *testing.T, test func(t *testing.T, peer *peertest.Peer, origin srs)) {
 	t.Helper()
-	start := map[string]func(*testing.T, *peertest.Peer) srs{"imitation": imitatedSRS}
+	eachOf(t, imitatedSRS, test)
+}
+
+// eachOf is eachSRS with another imitation.
+func eachOf(t *testing.T, imitate func(*testing.T, *peertest.Peer) srs, test func(*testing.T, *peertest.Peer, srs)) {
+	t.Helper()
+	start := map[string]func(*testing.T, *peertest.Peer) srs{"imitation": imitate}
 	if os.Getenv("SRS_BIN") != "" {
 		start["SRS_BIN"] = realSRS
 	}
 	for name, start := range start {
 		t.Run(name, func(t *testing.T) {
-			// SRS registers the address of the first interface, where it does not listen.
-			peer := peertest.Start(t, peertest.Options{Config: "origins: [{id: vid-e2e0001, address: 127.0.0.1}]\n"})
+			peer := peertest.Start(t, peertest.Options{Config: srsConfig})
 			origin := start(t, peer)
 			peer.AwaitOrigins(t, 1)
 			test(t, peer, origin)
@@ -56,13 +65,17 @@ func realSRS(t *testing.T, peer *peertest.Peer) srs {
 listen %[1]s; daemon off; srs_log_tank console; pid %[2]s/srs.pid; max_connections 900; server_id vid-e2e0001;
 http_server { enabled on; listen 127.0.0.1:%[3]s; dir %[2]s/html; }
 http_api { enabled on; listen 127.0.0.1:%[4]s; }
+rtc_server { enabled on; listen %[6]s; candidate 127.0.0.1; }
+srt_server { enabled on; listen %[7]s; }
 heartbeat { enabled on; interval 9; url %[5]s; device_id e2e; ports on; summaries on; }
 stats { network 0; }
 vhost __defaultVhost__ {
+  rtc { enabled on; }
+  srt { enabled on; srt_to_rtmp on; }
   http_remux { enabled on; mount [vhost]/[app]/[stream].flv; }
   hls { enabled on; hls_fragment 1; hls_td_ratio 1.5; hls_window 8; hls_path %[2]s/html; }
 }
-`, rtmp, dir, peertest.FreePort(t), peertest.FreePort(t), peer.Register())
+`, rtmp, dir, peertest.FreePort(t), peertest.FreePort(t), peer.Register(), peertest.FreePort(t), peertest.FreePort(t))
 	file := filepath.Join(dir, "srs.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)

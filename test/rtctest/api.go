@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -34,13 +35,13 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) {
 		o.resource(w, r, path, string(body))
 	case r.Method != http.MethodPost:
 		http.Error(w, "", http.StatusMethodNotAllowed)
-	case o.config.Template:
-		stream, kind := cutLast(strings.Trim(path, "/"), "/")
-		if kind != "whip" && kind != "whep" {
+	case len(o.paths) > 0:
+		stream, publish, ok := o.byPath(path)
+		if !ok {
 			http.NotFound(w, r)
 			return
 		}
-		o.whip(w, r, stream, string(body), kind == "whip")
+		o.whip(w, r, stream, string(body), publish)
 	case path == "/rtc/v1/whip", path == "/rtc/v1/whep", path == "/rtc/v1/whip-play":
 		q := r.URL.Query()
 		o.whip(w, r, q.Get("app")+"/"+q.Get("stream"), string(body), path == "/rtc/v1/whip")
@@ -49,6 +50,33 @@ func (o *Origin) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// pathsOf makes what reads the paths of a config.
+func pathsOf(config Config) map[*regexp.Regexp]bool {
+	paths := make(map[*regexp.Regexp]bool)
+	for template, publish := range map[string]bool{config.WHIP: true, config.WHEP: false} {
+		if template != "" {
+			read := strings.NewReplacer(`\{app\}`, "(?P<app>.+)", `\{stream\}`, "(?P<stream>[^/]+)")
+			paths[regexp.MustCompile("^"+read.Replace(regexp.QuoteMeta(template))+"$")] = publish
+		}
+	}
+	return paths
+}
+
+func (o *Origin) byPath(path string) (stream string, publish, ok bool) {
+	for read, publishes := range o.paths {
+		if found := read.FindStringSubmatch(path); found != nil {
+			part := func(name string) string {
+				if at := read.SubexpIndex(name); at > 0 {
+					return found[at]
+				}
+				return "live" // of a template that has no app
+			}
+			return part("app") + "/" + part("stream"), publishes, true
+		}
+	}
+	return "", false, false
 }
 
 func (o *Origin) whip(w http.ResponseWriter, r *http.Request, stream, offer string, publish bool) {
@@ -60,7 +88,7 @@ func (o *Origin) whip(w http.ResponseWriter, r *http.Request, stream, offer stri
 	}
 	w.Header().Set("Content-Type", "application/sdp")
 	w.Header().Set("ETag", `"`+s.token+`"`)
-	if o.config.Template {
+	if len(o.paths) > 0 {
 		w.Header().Set("Location", "http://"+o.API()+strings.TrimSuffix(r.URL.Path, "/")+"/"+url.PathEscape(s.id))
 	} else {
 		app, name := cutLast(stream, "/")
@@ -94,7 +122,7 @@ func (o *Origin) begin(stream, offer, ufrag, password string, publish bool) (*se
 func (o *Origin) resource(w http.ResponseWriter, r *http.Request, path, body string) {
 	q := r.URL.Query()
 	id := q.Get("session")
-	if o.config.Template {
+	if len(o.paths) > 0 {
 		_, id = cutLast(path, "/")
 	}
 	o.mu.Lock()
@@ -103,7 +131,7 @@ func (o *Origin) resource(w http.ResponseWriter, r *http.Request, path, body str
 	switch {
 	case s == nil:
 		http.NotFound(w, r)
-	case !o.config.Template && q.Get("token") != s.token:
+	case len(o.paths) == 0 && q.Get("token") != s.token:
 		http.Error(w, "not yours", http.StatusForbidden)
 	case r.Method == http.MethodPatch:
 		answer, err := o.engine.restart(s, body)

@@ -3,6 +3,7 @@ package rtctest
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,14 +19,17 @@ import (
 
 // Dial says how a client reaches its stream.
 type Dial struct {
-	URL      string // of WHIP or WHEP
+	URL      string // of WHIP or WHEP, or of SRS's older API
+	Stream   string // streamurl of the older API; empty: WHIP or WHEP
 	Bearer   string
 	Header   http.Header
 	Settings func(*webrtc.SettingEngine) // default: UDP over loopback
 	// Answer, if set, may change the answer before it is applied.
 	Answer func(answer string) string
-	// Media has the client's candidates in the offer; default: it trickles none.
+	// NoCandidates leaves the client's candidates out of the offer.
 	NoCandidates bool
+	// H264 publishes what looks like H.264, the codec that SRS prefers; default: VP8.
+	H264 bool
 }
 
 // Client is a pion client of a stream.
@@ -55,7 +59,13 @@ type Received struct {
 // Interval is the time between two packets of a [Publish].
 const Interval = 10 * time.Millisecond
 
-const packetSize = 1000 // bytes of payload
+// A payload is a slice of no key frame in H.264, its number and when it was sent.
+const (
+	packetSize = 1000 // bytes of payload
+	sliceType  = 0x61 // NAL unit header
+	atNumber   = 1
+	atTime     = 9
+)
 
 func newClient(dial Dial) (*Client, error) {
 	var settings webrtc.SettingEngine
@@ -97,11 +107,7 @@ func TryPublish(tb testing.TB, dial Dial) (*Client, error) {
 		return nil, err
 	}
 	tb.Cleanup(c.Close)
-	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "stream")
-	if err != nil {
-		return nil, err
-	}
-	sender, err := c.PC.AddTrack(track)
+	track, sender, err := c.addTrack()
 	if err != nil {
 		return nil, err
 	}
@@ -121,18 +127,40 @@ func TryPublish(tb testing.TB, dial Dial) (*Client, error) {
 	return c, nil
 }
 
+func (c *Client) addTrack() (*webrtc.TrackLocalStaticRTP, *webrtc.RTPSender, error) {
+	codec := webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8, ClockRate: 90000}
+	if c.dial.H264 {
+		codec.MimeType = webrtc.MimeTypeH264
+		codec.SDPFmtpLine = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
+	}
+	track, err := webrtc.NewTrackLocalStaticRTP(codec, "video", "stream")
+	if err != nil {
+		return nil, nil, err
+	}
+	transceiver, err := c.PC.AddTransceiverFromTrack(track, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.dial.H264 {
+		const payloadType = 106 // pion's for this profile
+		err = transceiver.SetCodecPreferences([]webrtc.RTPCodecParameters{{RTPCodecCapability: codec, PayloadType: payloadType}})
+	}
+	return track, transceiver.Sender(), err
+}
+
 func (c *Client) send(ctx context.Context, track *webrtc.TrackLocalStaticRTP) {
 	pace := time.NewTicker(Interval)
 	defer pace.Stop()
 	payload := make([]byte, packetSize)
+	payload[0] = sliceType
 	for n := uint64(0); ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-pace.C:
 		}
-		binary.BigEndian.PutUint64(payload, n)
-		binary.BigEndian.PutUint64(payload[8:], uint64(time.Now().UnixNano()))
+		binary.BigEndian.PutUint64(payload[atNumber:], n)
+		binary.BigEndian.PutUint64(payload[atTime:], uint64(time.Now().UnixNano()))
 		_ = track.WriteRTP(&rtp.Packet{
 			Header:  rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n * 900), Marker: true},
 			Payload: payload,
@@ -168,12 +196,12 @@ func TryPlay(tb testing.TB, dial Dial) (*Client, error) {
 			if err != nil {
 				return
 			}
-			if len(p.Payload) < 16 {
+			if len(p.Payload) != packetSize {
 				continue
 			}
-			sent := time.Unix(0, int64(binary.BigEndian.Uint64(p.Payload[8:])))
+			sent := time.Unix(0, int64(binary.BigEndian.Uint64(p.Payload[atTime:])))
 			c.mu.Lock()
-			c.received = append(c.received, Received{p.SequenceNumber, binary.BigEndian.Uint64(p.Payload), time.Since(sent)})
+			c.received = append(c.received, Received{p.SequenceNumber, binary.BigEndian.Uint64(p.Payload[atNumber:]), time.Since(sent)})
 			c.mu.Unlock()
 		}
 	})
@@ -196,6 +224,23 @@ func (c *Client) signal(tb testing.TB) error {
 	if c.dial.NoCandidates {
 		c.Offer = offer.SDP
 	}
+	if c.dial.Stream != "" {
+		err = c.askLegacy()
+	} else {
+		err = c.ask()
+	}
+	if err != nil {
+		return err
+	}
+	answer := c.Answer
+	if c.dial.Answer != nil {
+		answer = c.dial.Answer(answer)
+	}
+	return c.PC.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
+}
+
+// ask is WHIP and WHEP.
+func (c *Client) ask() (err error) {
 	c.Reply, err = Call(http.MethodPost, c.dial.URL, c.Offer, c.dial.header("application/sdp"))
 	if err != nil {
 		return err
@@ -211,11 +256,28 @@ func (c *Client) signal(tb testing.TB) error {
 		}
 		c.Resource = at.String()
 	}
-	answer := c.Answer
-	if c.dial.Answer != nil {
-		answer = c.dial.Answer(answer)
+	return nil
+}
+
+// askLegacy is SRS's older API.
+func (c *Client) askLegacy() error {
+	body, err := json.Marshal(map[string]string{"api": c.dial.URL, "streamurl": c.dial.Stream, "sdp": c.Offer})
+	if err != nil {
+		return err
 	}
-	return c.PC.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer})
+	c.Reply, err = Call(http.MethodPost, c.dial.URL, string(body), c.dial.header("application/json"))
+	if err != nil {
+		return err
+	}
+	var said struct {
+		Code int
+		SDP  string
+	}
+	if err = json.Unmarshal([]byte(c.Reply.Body), &said); err != nil || c.Reply.Status != http.StatusOK || said.Code != 0 {
+		return fmt.Errorf("status %d: %s", c.Reply.Status, c.Reply.Body)
+	}
+	c.Answer = said.SDP
+	return nil
 }
 
 func (d Dial) header(contentType string) http.Header {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,8 +31,9 @@ type Config struct {
 	// OwnCredentials makes one as SRS ignore ice-ufrag and ice-pwd, as an older
 	// release does.
 	OwnCredentials bool
-	// Template makes it take APP/STREAM/whip and whep and nothing else.
-	Template bool
+	// WHIP and WHEP are its paths, with {app} and {stream}; empty: SRS's own, and
+	// SRS's older API. A resource is a segment below.
+	WHIP, WHEP string
 	// TCPOnly makes one as SRS register its media port for TCP alone.
 	TCPOnly bool
 	// Bearer is the token that each request has to bring; empty: none.
@@ -52,6 +54,7 @@ type Seen struct {
 type Origin struct {
 	config Config
 	engine engine
+	paths  map[*regexp.Regexp]bool // of WHIP and WHEP; whether it publishes
 	hub    hub
 	api    net.Listener
 	server http.Server
@@ -97,7 +100,7 @@ func Start(tb testing.TB, config Config) *Origin {
 		config.IP = "127.0.0.1"
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	o := &Origin{config: config, ends: cancel, sessions: make(map[string]*session)}
+	o := &Origin{config: config, ends: cancel, sessions: make(map[string]*session), paths: pathsOf(config)}
 	o.hub.rooms = make(map[string]*room)
 	if err := o.listen(ctx); err != nil {
 		tb.Fatalf("start origin: %v", err)
