@@ -191,53 +191,6 @@ func requireSRTUncut(t *testing.T, publishers []*srttest.Publisher) {
 	}
 }
 
-func TestLeaderIsKilledWhileSRTFlows(t *testing.T) {
-	f := startSRTFleet(t, srttest.StartOrigin(t, srttest.OriginConfig{}), srttest.StartOrigin(t, srttest.OriginConfig{}))
-	doomed := f.leader(t, 0)
-	a, b := f.peers[(doomed+1)%3], f.peers[(doomed+2)%3]
-	publishers, players := startSRTFlows(t, a, b, srtFlows)
-	f.peers[doomed].Kill()
-	requireSRTWhole(t, players, 75)
-	requireSRTUncut(t, publishers)
-	// A new one waits for the next leader no longer than its caller does.
-	late, err := srttest.Call(b.SRT, srttest.Publish("live/late"), "")
-	if err != nil {
-		t.Errorf("a new stream after the leader's death: %v", err)
-	} else {
-		_ = late.Close()
-	}
-	requireSRTWhole(t, players, 10)
-}
-
-func TestPeerIsRestartedWhileSRTFlows(t *testing.T) {
-	f := startSRTFleet(t, srttest.StartOrigin(t, srttest.OriginConfig{}), srttest.StartOrigin(t, srttest.OriginConfig{}))
-	a, b := f.peers[0], f.peers[1]
-	publishers, players := startSRTFlows(t, a, a, srtFlows)
-	var broken []*srttest.Player
-	for i := range 10 {
-		broken = append(broken, srttest.StartPlayer(t, b.SRT, srtName(i)))
-	}
-	requireSRTWhole(t, broken, 10)
-	b.Signal(t, syscall.SIGTERM)
-	if code := b.Code(t, 40*time.Second); code != 0 {
-		t.Errorf("%s ended with %d; want 0", b.Node, code)
-	}
-	ended := time.Now()
-	for i, p := range broken {
-		peertest.Eventually(t, 10*time.Second, fmt.Sprintf("player %d is told", i), func() bool { return p.Seen().Err != nil })
-	}
-	if took := time.Since(ended); took > 3*time.Second {
-		t.Errorf("players learnt %v later that their peer has ended; want a shutdown, not their own timeout", took)
-	}
-	f.again(t, 1)
-	for i := range 10 {
-		broken[i] = srttest.StartPlayer(t, f.peers[1].SRT, srtName(i))
-	}
-	requireSRTWhole(t, broken, 10)
-	requireSRTWhole(t, players, 10)
-	requireSRTUncut(t, publishers)
-}
-
 // A process that hangs still has a kernel that accepts packets, and says
 // nothing. What flows elsewhere does not notice.
 func TestOriginHangsWhileSRTFlows(t *testing.T) {

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,9 +58,11 @@ func TestICERestartAtAnotherPeer(t *testing.T) {
 	requireUnbroken(t, player, 50)
 	for _, p := range f.peers {
 		player.Restart(t, player.ResourceAt(p.API))
-		time.Sleep(time.Second) // the origin sends nothing while it finds its way anew
-		from := len(player.Received())
-		requireFlowing(t, player, from, 100)
+		// The origin sends nothing while it finds its way anew, so what it sent
+		// meanwhile is gone.
+		before := len(player.Received())
+		peertest.Eventually(t, 20*time.Second, "media after the restart", func() bool { return len(player.Received()) > before+20 })
+		requireFlowing(t, player, len(player.Received()), 100)
 	}
 	if states := player.States(); slices.Contains(states, pion.ICEConnectionStateFailed) {
 		t.Errorf("ICE went through %v", states)
@@ -74,15 +78,26 @@ func (f *fleet) awaitWebRTC(t *testing.T, origins ...*rtctest.Origin) {
 	}
 }
 
-const webrtcFlows = 25 // published, and as many played
-
-// startWebRTCFlows publishes streams at one peer and plays each at another.
-func startWebRTCFlows(t *testing.T, publish, play *peertest.Peer, prefix string, n int) (players []*rtctest.Client) {
+// startWebRTCFlows publishes n streams at one peer and plays each at another.
+func startWebRTCFlows(t *testing.T, publish, play *peertest.Peer, prefix string, n int) []*rtctest.Client {
 	t.Helper()
+	const atOnce = 5 // DTLS takes a busy machine a while
+	players, errs := make([]*rtctest.Client, n), make([]error, n)
+	places := make(chan struct{}, atOnce)
+	var starting sync.WaitGroup
 	for i := range n {
-		query := fmt.Sprintf("/?app=live&stream=%s%d", prefix, i)
-		rtctest.Publish(t, rtctest.Dial{URL: "http://" + publish.API + "/rtc/v1/whip" + query})
-		players = append(players, rtctest.Play(t, rtctest.Dial{URL: "http://" + play.API + "/rtc/v1/whep" + query}))
+		starting.Go(func() {
+			places <- struct{}{}
+			defer func() { <-places }()
+			query := fmt.Sprintf("/?app=live&stream=%s%d", prefix, i)
+			if _, errs[i] = rtctest.TryPublish(t, rtctest.Dial{URL: "http://" + publish.API + "/rtc/v1/whip" + query}); errs[i] == nil {
+				players[i], errs[i] = rtctest.TryPlay(t, rtctest.Dial{URL: "http://" + play.API + "/rtc/v1/whep" + query})
+			}
+		})
+	}
+	starting.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
 	}
 	requireAllFlowing(t, players, 20)
 	return players
@@ -105,58 +120,5 @@ func requireAllFlowing(t *testing.T, players []*rtctest.Client, n int) {
 	t.Helper()
 	for _, p := range players {
 		requireFlowing(t, p, 0, n)
-	}
-}
-
-func TestLeaderIsKilledWhileWebRTCFlows(t *testing.T) {
-	f := startFleet(t, 3)
-	f.awaitWebRTC(t, rtctest.Start(t, rtctest.Config{Register: f.peers[0].Register()}))
-	doomed := f.leader(t, 0)
-	a, b := f.peers[(doomed+1)%3], f.peers[(doomed+2)%3]
-	players := startWebRTCFlows(t, a, b, "s", webrtcFlows)
-	f.peers[doomed].Kill()
-	requireAllFlowing(t, players, 100)
-	requireAllFlowing(t, startWebRTCFlows(t, b, a, "late", 1), 20)
-	requireAllFlowing(t, players, 20)
-}
-
-// A peer that is restarted takes the flows that came to it up again.
-func TestPeerIsRestartedWhileWebRTCFlows(t *testing.T) {
-	f := startFleetOf(t, 3, fleet{env: []string{"PROXY_GRACE_QUIT_TIMEOUT=1s"}})
-	f.awaitWebRTC(t, rtctest.Start(t, rtctest.Config{Register: f.peers[0].Register()}))
-	a, b := f.peers[0], f.peers[1]
-	players := startWebRTCFlows(t, a, a, "s", 5)
-	through := startWebRTCFlows(t, a, b, "through", 5)
-	b.Kill()
-	requireAllFlowing(t, players, 20)
-	before := make([]int, len(through))
-	for i, p := range through {
-		before[i] = len(p.Received())
-	}
-	f.again(t, 1)
-	for i, p := range through {
-		peertest.Eventually(t, 30*time.Second, fmt.Sprintf("flow %d goes on through the restarted peer", i), func() bool {
-			return len(p.Received()) > before[i]+20
-		})
-	}
-	requireAllFlowing(t, players, 20)
-}
-
-func TestOriginIsSilentWhileWebRTCFlows(t *testing.T) {
-	peer := peertest.Start(t, peertest.Options{})
-	origins := []*rtctest.Origin{rtctest.Start(t, rtctest.Config{Register: peer.Register()}), rtctest.Start(t, rtctest.Config{Register: peer.Register()})}
-	peer.AwaitOrigins(t, len(origins))
-	players := startWebRTCFlows(t, peer, peer, "s", 10)
-	origins[0].Silence(true)
-	at := peer.Placements(t)
-	served := 0
-	for i, p := range players {
-		if at[fmt.Sprintf("live/s%d", i)].Origin == origins[1].Server() {
-			requireFlowing(t, p, 0, 50)
-			served++
-		}
-	}
-	if served == 0 || served == len(players) {
-		t.Errorf("%d of %d streams are at one of two origins; want some at each", served, len(players))
 	}
 }
