@@ -30,7 +30,7 @@ func startUDPFlows(t *testing.T, publish, play *peertest.Peer) udpFlows {
 // requireWhole wants all flows to go on as if nothing had happened.
 func (f udpFlows) requireWhole(t *testing.T) {
 	t.Helper()
-	requireAllFlowing(t, f.rtc, 100)
+	requireAllFlowing(t, f.rtc, 50)
 	requireSRTWhole(t, f.srt, 25)
 	requireSRTUncut(t, f.publishers)
 }

@@ -28,6 +28,8 @@ type Dial struct {
 	Answer func(answer string) string
 	// NoCandidates leaves the client's candidates out of the offer.
 	NoCandidates bool
+	// Every is the time between two packets of a publisher; default 10 ms.
+	Every time.Duration
 	// H264 publishes what looks like H.264, the codec that SRS prefers; default: VP8.
 	H264 bool
 }
@@ -55,9 +57,6 @@ type Received struct {
 	Number   uint64 // by the publisher's own count
 	Took     time.Duration
 }
-
-// Interval is the time between two packets of a [Publish].
-const Interval = 10 * time.Millisecond
 
 // A payload is a slice of no key frame in H.264, its number and when it was sent.
 const (
@@ -149,7 +148,11 @@ func (c *Client) addTrack() (*webrtc.TrackLocalStaticRTP, *webrtc.RTPSender, err
 }
 
 func (c *Client) send(ctx context.Context, track *webrtc.TrackLocalStaticRTP) {
-	pace := time.NewTicker(Interval)
+	every := c.dial.Every
+	if every == 0 {
+		every = 10 * time.Millisecond
+	}
+	pace := time.NewTicker(every)
 	defer pace.Stop()
 	payload := make([]byte, packetSize)
 	payload[0] = sliceType
@@ -162,7 +165,7 @@ func (c *Client) send(ctx context.Context, track *webrtc.TrackLocalStaticRTP) {
 		binary.BigEndian.PutUint64(payload[atNumber:], n)
 		binary.BigEndian.PutUint64(payload[atTime:], uint64(time.Now().UnixNano()))
 		_ = track.WriteRTP(&rtp.Packet{
-			Header:  rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n * 900), Marker: true},
+			Header:  rtp.Header{Version: 2, SequenceNumber: uint16(n), Timestamp: uint32(n * uint64(90*every/time.Millisecond)), Marker: true},
 			Payload: payload,
 		})
 	}
