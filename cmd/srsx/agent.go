@@ -24,6 +24,7 @@ import (
 	"srsx/lb/memlb"
 	"srsx/proxy"
 	"srsx/proxy/admin"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt"
 	"srsx/proxy/webrtc"
 )
@@ -45,8 +46,8 @@ type agent struct {
 	admin    *admin.Server
 	media    map[string]net.Listener // by flag
 	control  map[string]net.Listener // by flag: stay open while sessions run out
-	srt      *srt.Port               // nil: off; its server closes it, since sessions need it until they end
-	rtc      *net.UDPConn            // media of WebRTC; nil: off. TCP is in media. Open while sessions run out
+	srt      *datagram.Socket        // nil: off; its server closes it, since sessions need it until they end
+	rtc      *datagram.Socket        // media of WebRTC; nil: off. TCP is in media. Open while sessions run out
 	webrtc   atomic.Pointer[webrtc.Server]
 	closing  atomic.Bool // the media listeners are being closed
 	dead     chan error  // the first listener that stopped by itself

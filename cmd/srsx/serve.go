@@ -15,6 +15,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/httpstream"
 	"srsx/proxy/player"
 	"srsx/proxy/rtmp"
@@ -59,7 +60,7 @@ func (a *agent) listenSRT(ctx context.Context) (err error) {
 	if a.config.srt == "" {
 		return nil
 	}
-	if a.srt, err = srt.Listen(ctx, a.config.srt); err != nil {
+	if a.srt, err = datagram.Listen(ctx, a.config.srt, "srt"); err != nil {
 		return fmt.Errorf("-srt: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/httpstream"
 	"srsx/proxy/webrtc"
 )
@@ -32,13 +33,12 @@ func (a *agent) listenRTC(ctx context.Context, metrics *proxy.Metrics) error {
 
 func (a *agent) tryListenRTC(ctx context.Context, metrics *proxy.Metrics) error {
 	c, l := &a.config, a.config.sections.Limits
-	udp, err := proxy.ListenUDP(ctx, c.rtc, "rtc")
+	udp, err := datagram.Listen(ctx, c.rtc, "rtc")
 	if err != nil {
 		return fmt.Errorf("-rtc: %w", err)
 	}
 	host, _, _ := net.SplitHostPort(c.rtc)
-	bound := proxy.AddrPortOf(udp.LocalAddr())
-	tcp, err := proxy.Listen(ctx, net.JoinHostPort(host, strconv.Itoa(int(bound.Port()))), proxy.ListenConfig{
+	tcp, err := proxy.Listen(ctx, net.JoinHostPort(host, strconv.Itoa(int(udp.Addr().Port()))), proxy.ListenConfig{
 		Name: "rtc", Trusted: c.trusted, Log: a.log, Metrics: metrics,
 		MaxConns: l.Connections, MaxConnsPerAddr: l.ConnectionsPerAddress,
 	})
@@ -61,7 +61,7 @@ func (a *agent) serveWebRTC(ctx context.Context, serving *errgroup.Group, vhosts
 	}
 	config := webrtc.Config{
 		Opener: a.router, Finder: a.balancer, Secret: secret, VHosts: vhosts, Trusted: a.config.trusted, NodeID: a.dir.NodeID(),
-		Candidates: candidates, Port: proxy.AddrPortOf(a.rtc.LocalAddr()).Port(), PathsOf: a.config.whipPaths, Log: a.log,
+		Candidates: candidates, Port: a.rtc.Addr().Port(), PathsOf: a.config.whipPaths, Log: a.log,
 	}
 	if a.member != nil {
 		config.Ask = a.member.AskMedia

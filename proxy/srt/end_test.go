@@ -9,6 +9,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt"
 	"srsx/proxy/srt/wire"
 	"srsx/test/proxytest"
@@ -104,7 +105,7 @@ func TestServeEndsWhateverIsUnderWay(t *testing.T) {
 
 func TestPortThatIsTakenAwayEndsServe(t *testing.T) {
 	f := proxytest.New(t, proxy.RouterConfig{})
-	port, err := srt.Listen(t.Context(), "127.0.0.1:0")
+	port, err := datagram.Listen(t.Context(), "127.0.0.1:0", "srt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestPortThatIsTakenAwayEndsServe(t *testing.T) {
 	go func() {
 		served <- srt.NewServer(port, srt.Config{Opener: f.Router}).Serve(context.WithoutCancel(t.Context()))
 	}()
-	if _, err = srt.Listen(t.Context(), port.Addr().String()); err == nil || !strings.Contains(err.Error(), "listen srt "+port.Addr().String()+": address already in use") {
+	if _, err = datagram.Listen(t.Context(), port.Addr().String(), "srt"); err == nil || !strings.Contains(err.Error(), "listen srt "+port.Addr().String()+": address already in use") {
 		t.Errorf("Listen at a port that is taken = %v", err)
 	}
 	_ = port.Close()

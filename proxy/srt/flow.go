@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
 )
 
@@ -36,7 +37,7 @@ const (
 type flow struct {
 	server  *Server
 	who     caller // the client's socket
-	client  endpoint
+	client  datagram.Way
 	request proxy.Request
 	session proxy.Session // set before the origin is asked
 
@@ -61,22 +62,23 @@ type flow struct {
 }
 
 // fromClient relays a packet to the origin. The flow is up.
-func (f *flow) fromClient(p []byte) {
+func (f *flow) fromClient(p []byte, out *datagram.Sender) {
 	if f.quietClient.Load() != 0 {
 		f.quietClient.Store(0)
 	}
 	if !wire.IsControl(p) {
 		f.session.Count(int64(len(p)-wire.HeaderSize), 0)
 	}
-	f.at.write(p)
+	out.Queue(f.at.socket, p, datagram.Way{})
 	if wire.IsA(p, wire.ControlShutdown) {
+		out.Flush() // the socket may be closed now
 		f.end(nil, 0)
 	}
 }
 
 // fromOrigin relays a packet to the client, or takes it for an answer while the
 // flow is half-open.
-func (f *flow) fromOrigin(u *upstream, p []byte) {
+func (f *flow) fromOrigin(u *upstream, p []byte, out *datagram.Sender) {
 	if !f.up.Load() {
 		f.answered(u, p)
 		return
@@ -90,7 +92,7 @@ func (f *flow) fromOrigin(u *upstream, p []byte) {
 	case wire.IsA(p, wire.ControlHandshake):
 		return // a copy of its answer: the client has that, with our cookie
 	}
-	f.server.port.write(p, f.client)
+	out.Queue(f.server.port, p, f.client)
 	if wire.IsA(p, wire.ControlShutdown) {
 		f.end(errOriginEnded, 0)
 	}
@@ -105,10 +107,10 @@ func (f *flow) end(err error, tell ends) {
 	// First, so that no packet follows the shutdown.
 	f.server.table.remove(f, refusal{}, time.Now())
 	if tell&toClient != 0 {
-		f.server.port.write(wire.AppendShutdown(nil, f.who.id), f.client)
+		f.server.send(wire.AppendShutdown(nil, f.who.id), f.client)
 	}
 	if tell&toOrigin != 0 {
-		f.at.write(wire.AppendShutdown(nil, f.originID))
+		f.at.send(wire.AppendShutdown(nil, f.originID))
 	}
 	f.session.End(err)
 	f.server.origins.give(f.at, f) // last: Serve waits for the sockets
@@ -132,7 +134,7 @@ func (f *flow) answerAgain(h wire.Handshake, now time.Time) {
 		return
 	}
 	wire.Delay(reply, now.Sub(replied))
-	f.server.port.write(reply, f.client)
+	f.server.send(reply, f.client)
 }
 
 // open finds the origin and does the handshake there, or refuses the caller.

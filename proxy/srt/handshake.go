@@ -7,12 +7,13 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
 )
 
 // handshake deals with a packet for the listener, from an address that may be
 // anybody's: no answer is longer than what is answered.
-func (s *Server) handshake(ctx context.Context, p []byte, from endpoint) {
+func (s *Server) handshake(ctx context.Context, p []byte, from datagram.Way) {
 	h, err := wire.ParseHandshake(p)
 	if err != nil || h.SocketID == 0 {
 		s.metrics.drop(dropMalformed)
@@ -20,11 +21,11 @@ func (s *Server) handshake(ctx context.Context, p []byte, from endpoint) {
 	}
 	switch h.Kind {
 	case wire.Induction:
-		who := caller{from.addr, h.SocketID}
+		who := caller{from.Remote, h.SocketID}
 		answer := h.Induced(s.cookies.of(who, period(time.Now())))
-		answer.Told = wire.Told(from.addr.Addr())
+		answer.Told = wire.Told(from.Remote.Addr())
 		s.answer = answer.Append(s.answer[:0])
-		s.port.write(s.answer, from)
+		s.send(s.answer, from)
 	case wire.Conclusion:
 		s.conclude(ctx, p, h, from)
 	case wire.Wave, wire.Agreement, wire.Done:
@@ -36,8 +37,8 @@ func (s *Server) handshake(ctx context.Context, p []byte, from endpoint) {
 
 // conclude deals with a conclusion, whose stream id tells what the caller
 // wants. Whoever has a cookie receives what is sent to his address.
-func (s *Server) conclude(ctx context.Context, p []byte, h wire.Handshake, from endpoint) {
-	now, who := time.Now(), caller{from.addr, h.SocketID}
+func (s *Server) conclude(ctx context.Context, p []byte, h wire.Handshake, from datagram.Way) {
+	now, who := time.Now(), caller{from.Remote, h.SocketID}
 	if !s.cookies.valid(h.Cookie, who, now) {
 		s.metrics.drop(dropCookie)
 		return
@@ -53,7 +54,7 @@ func (s *Server) conclude(ctx context.Context, p []byte, h wire.Handshake, from 
 	}
 	f, err := s.newFlow(p, h, from, now)
 	if err != nil {
-		s.refusals.Note(from.client(), err)
+		s.refusals.Note(from.Remote, err)
 		s.reject(h, from, reasonOf(err))
 		return
 	}
@@ -65,7 +66,7 @@ func (s *Server) conclude(ctx context.Context, p []byte, h wire.Handshake, from 
 }
 
 // newFlow returns the flow that a conclusion asks for.
-func (s *Server) newFlow(p []byte, h wire.Handshake, from endpoint, at time.Time) (*flow, error) {
+func (s *Server) newFlow(p []byte, h wire.Handshake, from datagram.Way, at time.Time) (*flow, error) {
 	if h.Old() {
 		return nil, errOld
 	}
@@ -82,19 +83,19 @@ func (s *Server) newFlow(p []byte, h wire.Handshake, from endpoint, at time.Time
 		return nil, fmt.Errorf("stream id: %w", err)
 	}
 	return &flow{
-		server: s, who: caller{from.addr, h.SocketID}, client: from.kept(),
+		server: s, who: caller{from.Remote, h.SocketID}, client: from,
 		hello: h, conclusion: append([]byte(nil), p...), arrived: at,
 		request: proxy.Request{
-			Stream: target.Stream, Protocol: lb.SRT, Kind: "srt", Publish: id.Publish, Client: from.client(),
+			Stream: target.Stream, Protocol: lb.SRT, Kind: "srt", Publish: id.Publish, Client: from.Remote,
 			MaxWait: s.config.Patience,
 		},
 	}, nil
 }
 
 // reject answers a handshake with a reason.
-func (s *Server) reject(h wire.Handshake, to endpoint, reason wire.Reason) {
+func (s *Server) reject(h wire.Handshake, to datagram.Way, reason wire.Reason) {
 	s.metrics.rejected(reason)
 	answer := h.Rejected(reason)
-	answer.Told = wire.Told(to.addr.Addr())
-	s.port.write(answer.Append(nil), to)
+	answer.Told = wire.Told(to.Remote.Addr())
+	s.send(answer.Append(nil), to)
 }

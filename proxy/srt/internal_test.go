@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
 )
 
@@ -109,7 +110,7 @@ func TestTableChainsFlowsOfOneID(t *testing.T) {
 // Whatever comes to the port, from a stranger or in a flow, ends nothing and is
 // answered by no more than itself.
 func FuzzPort(f *testing.F) {
-	port, err := Listen(f.Context(), "127.0.0.1:0")
+	port, err := datagram.Listen(f.Context(), "127.0.0.1:0", "srt")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -121,10 +122,10 @@ func FuzzPort(f *testing.F) {
 		_ = port.Close()
 		_ = heard.Close()
 	})
-	from := endpoint{addr: proxy.AddrPortOf(heard.LocalAddr())}
+	from := datagram.Way{Remote: proxy.AddrPortOf(heard.LocalAddr())}
 	s := NewServer(port, Config{})
 	hello := wire.Handshake{Version: 5, Extension: 5, FirstPacket: 1, MTU: 1500, Window: 8192, Kind: wire.Conclusion, SocketID: 7}
-	valid := s.cookies.of(caller{from.addr, 7}, period(time.Now()))
+	valid := s.cookies.of(caller{from.Remote, 7}, period(time.Now()))
 	hello.Cookie = 1
 	for _, p := range [][]byte{
 		hello.Inducing().Append(nil), hello.Append(nil), hello.Rejected(wire.Down).Append(nil), hello.Induced(3).Append(nil),
@@ -149,8 +150,8 @@ func FuzzPort(f *testing.F) {
 			}
 			return
 		}
-		s.packet(t.Context(), p, from)
-		port.write([]byte{last}, from)
+		s.packet(t.Context(), p, from, nil)
+		s.send([]byte{last}, from)
 		for n := 0; n != 1; { // what else was sent is before it
 			if n, err = heard.Read(b); err != nil {
 				t.Fatal(err)

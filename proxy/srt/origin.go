@@ -142,7 +142,7 @@ func (f *flow) shake(ctx context.Context, a *attempt) error {
 	induction := f.hello.Inducing()
 	induction.Told = wire.Told(a.at.addr.Addr())
 	say := induction.Append(nil)
-	a.at.write(say)
+	a.at.send(say)
 	again := time.NewTicker(resend)
 	defer again.Stop()
 	silence := time.NewTimer(f.server.config.OriginTimeout)
@@ -159,7 +159,7 @@ func (f *flow) shake(ctx context.Context, a *attempt) error {
 		case now := <-again.C:
 			wire.Delay(say, now.Sub(said))
 			said = now
-			a.at.write(say)
+			a.at.send(say)
 		case got := <-a.answers:
 			if got.up || got.err != nil {
 				return got.err
@@ -168,7 +168,7 @@ func (f *flow) shake(ctx context.Context, a *attempt) error {
 			// take as long as the caller waits.
 			silence.Stop()
 			say, said = f.concluding(a, got.cookie), time.Now()
-			a.at.write(say)
+			a.at.send(say)
 		}
 	}
 }
@@ -230,14 +230,14 @@ func (f *flow) establish(u *upstream, p []byte, h wire.Handshake) {
 			wire.SetCookie(f.reply, f.hello.Cookie)
 			wire.SetTold(f.reply, f.who.addr.Addr())
 			f.up.Store(true)
-			f.server.port.write(f.reply, f.client)
+			f.server.send(f.reply, f.client)
 		} else {
 			err = errCollision
 		}
 	}
 	f.mu.Unlock()
 	if !wanted || err != nil {
-		u.write(wire.AppendShutdown(nil, h.SocketID))
+		u.send(wire.AppendShutdown(nil, h.SocketID))
 	}
 	if wanted {
 		f.tell(u, answer{up: err == nil, err: err})

@@ -18,6 +18,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt"
 	"srsx/proxy/srt/wire"
 	"srsx/test/proxytest"
@@ -50,7 +51,7 @@ func serve(tb testing.TB, listen string, router proxy.RouterConfig, config srt.C
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	port, err := srt.Listen(context.Background(), listen)
+	port, err := datagram.Listen(context.Background(), listen, "srt")
 	if err != nil {
 		tb.Fatal(err)
 	}

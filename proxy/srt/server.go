@@ -11,13 +11,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
 )
+
+// maxDatagram is the longest packet that is relayed, in bytes: the largest
+// Ethernet frames there are. SRT itself stays below 1500 unless it is configured
+// otherwise.
+const maxDatagram = 9000
 
 // Config of a [Server]. Zero values mean the defaults.
 type Config struct {
@@ -67,7 +72,7 @@ func (c Config) withDefaults() Config {
 
 // Server serves SRT on one port.
 type Server struct {
-	port     *Port
+	port     *datagram.Socket
 	config   Config
 	metrics  *Metrics
 	refusals *proxy.RefusalLog
@@ -80,7 +85,7 @@ type Server struct {
 }
 
 // NewServer returns a server of port.
-func NewServer(port *Port, config Config) *Server {
+func NewServer(port *datagram.Socket, config Config) *Server {
 	config = config.withDefaults()
 	return &Server{
 		port: port, config: config, metrics: config.Metrics,
@@ -100,7 +105,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.origins.wait()
 	defer s.running.Wait()
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = s.port.conn.SetReadDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, s.port.Interrupt)()
 	s.running.Go(func() { s.expire(ctx) })
 	err := s.receive(ctx)
 	for _, f := range s.table.flows() {
@@ -112,33 +117,36 @@ func (s *Server) Serve(ctx context.Context) error {
 // maxPause bounds the pause after an error that will pass.
 const maxPause = time.Second
 
-// receive reads the port until ctx ends.
+// receive serves the port until ctx ends.
 func (s *Server) receive(ctx context.Context) error {
-	b, room := make([]byte, maxDatagram+1), make([]byte, controlRoom)
-	pause := time.Millisecond
-	for ctx.Err() == nil {
-		n, from, err := s.port.read(b, room)
-		switch {
-		case err == nil:
+	take := func(p []byte, from datagram.Way, out *datagram.Sender) { s.packet(ctx, p, from, out) }
+	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
+		began := time.Now()
+		err := s.port.Serve(take)
+		if time.Since(began) > maxPause {
 			pause = time.Millisecond
-			s.packet(ctx, b[:n], from)
-		case errors.Is(err, os.ErrDeadlineExceeded): // ctx has ended
+		}
+		switch {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("port %s: %w", s.port.Addr(), err)
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was interrupted
 		default:
-			s.config.Log.WarnContext(ctx, "receive failed", "listener", "srt", "err", err, "pause", pause)
-			select {
-			case <-ctx.Done():
-			case <-time.After(pause):
-			}
-			pause = min(2*pause, maxPause)
+		}
+		s.config.Log.WarnContext(ctx, "receive failed", "listener", "srt", "err", err, "pause", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
 		}
 	}
-	return nil
 }
 
+// send sends one packet to a client. What cannot be sent is lost, as on any
+// network.
+func (s *Server) send(p []byte, to datagram.Way) { _ = s.port.Send(p, to) }
+
 // packet deals with one datagram from a client.
-func (s *Server) packet(ctx context.Context, p []byte, from endpoint) {
+func (s *Server) packet(ctx context.Context, p []byte, from datagram.Way, out *datagram.Sender) {
 	if len(p) < wire.HeaderSize || len(p) > maxDatagram {
 		s.metrics.drop(dropSize)
 		return
@@ -148,10 +156,10 @@ func (s *Server) packet(ctx context.Context, p []byte, from endpoint) {
 		s.handshake(ctx, p, from)
 		return
 	}
-	f, known := s.table.find(id, from.addr)
+	f, known := s.table.find(id, from.Remote)
 	switch {
 	case f != nil:
-		f.fromClient(p)
+		f.fromClient(p, out)
 	case known: // libsrt takes it for an attack
 		s.metrics.drop(dropForeign)
 	default:

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
+	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
 )
 
@@ -30,9 +30,9 @@ type upstreams struct {
 
 // upstream is one socket, connected to one address of an origin.
 type upstream struct {
-	all  *upstreams
-	addr netip.AddrPort
-	conn *net.UDPConn
+	all    *upstreams
+	addr   netip.AddrPort
+	socket *datagram.Socket
 
 	// mu guards flows: the reader needs it for each packet.
 	mu    sync.RWMutex
@@ -52,12 +52,11 @@ func (s *upstreams) take(addr netip.AddrPort, f *flow) (*upstream, error) {
 			return u, nil
 		}
 	}
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
-	if err != nil {
+	u := &upstream{all: s, addr: addr, flows: make(map[uint32]*flow)}
+	var err error
+	if u.socket, err = datagram.Dial(addr, u.refused); err != nil {
 		return nil, err
 	}
-	enlarge(conn)
-	u := &upstream{all: s, addr: addr, conn: conn, flows: make(map[uint32]*flow)}
 	u.add(f)
 	s.byAddr[addr] = append(s.byAddr[addr], u)
 	s.readers.Go(u.read)
@@ -84,7 +83,7 @@ func (s *upstreams) give(u *upstream, f *flow) {
 	if len(u.flows) > 0 {
 		return
 	}
-	_ = u.conn.Close()
+	_ = u.socket.Close()
 	left := slices.DeleteFunc(s.byAddr[u.addr], func(other *upstream) bool { return other == u })
 	if len(left) == 0 {
 		delete(s.byAddr, u.addr)
@@ -98,23 +97,12 @@ func (s *upstreams) wait() { s.readers.Wait() }
 
 // read relays what the origin sends, until the socket is closed.
 func (u *upstream) read() {
-	b := make([]byte, maxDatagram+1)
-	for {
-		n, err := u.conn.Read(b)
-		switch {
-		case err == nil:
-			u.packet(b[:n])
-		case errors.Is(err, net.ErrClosed):
-			return
-		case errors.Is(err, syscall.ECONNREFUSED):
-			u.refused(err)
-		default:
-			time.Sleep(time.Millisecond) // an error of the network; the next may follow at once
-		}
+	for !errors.Is(u.socket.Serve(u.packet), net.ErrClosed) {
+		time.Sleep(time.Millisecond) // an error of the network; the next may follow at once
 	}
 }
 
-func (u *upstream) packet(p []byte) {
+func (u *upstream) packet(p []byte, _ datagram.Way, out *datagram.Sender) {
 	if len(p) < wire.HeaderSize || len(p) > maxDatagram {
 		u.all.metrics.drop(dropSize)
 		return
@@ -126,16 +114,12 @@ func (u *upstream) packet(p []byte) {
 		u.all.metrics.drop(dropUnknown)
 		return
 	}
-	f.fromOrigin(u, p)
+	f.fromOrigin(u, p, out)
 }
 
-// write sends one packet to the origin. What cannot be sent is lost, as on any
+// send sends one packet to the origin. What cannot be sent is lost, as on any
 // network; but a port that is closed has no flows any more.
-func (u *upstream) write(p []byte) {
-	if _, err := u.conn.Write(p); errors.Is(err, syscall.ECONNREFUSED) {
-		u.refused(err)
-	}
-}
+func (u *upstream) send(p []byte) { _ = u.socket.Send(p, datagram.Way{}) }
 
 // refused ends what relied on the origin's port.
 func (u *upstream) refused(err error) {

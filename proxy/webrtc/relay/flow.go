@@ -10,6 +10,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/stun"
 )
 
@@ -186,30 +187,22 @@ func (f *flow) askedBy(id stun.TransactionID) *path {
 
 // serve passes on what the origin sends until the upstream is closed.
 func (f *flow) serve() {
-	b := make([]byte, maxDatagram+1)
-	for {
-		n, err := f.upstream.read(b)
-		switch {
-		case err == nil && n > maxDatagram:
-			f.relay.drops.count(dropLong)
-		case err == nil:
-			f.fromOrigin(b[:n])
-		case f.upstream.lasts(err):
-			// A port that is closed now may be open again soon.
-		default:
-			f.end(fmt.Errorf("%w: %v", errOrigin, err)) //nolint:errorlint // its EOF is not the client's
-			return
-		}
-	}
+	err := f.upstream.serve(f.fromOrigin)
+	f.end(fmt.Errorf("%w: %v", errOrigin, err)) //nolint:errorlint // its EOF is not the client's
 }
 
 // fromOrigin passes one datagram on.
-func (f *flow) fromOrigin(b []byte) {
+func (f *flow) fromOrigin(b []byte, _ datagram.Way, out *datagram.Sender) {
+	if len(b) > maxDatagram {
+		f.relay.drops.count(dropLong)
+		return
+	}
 	switch kindOf(b) {
 	case kindSTUN:
-		f.stunFromOrigin(b)
+		f.stunFromOrigin(b, out)
 	case kindMedia, kindDTLS:
-		if p := f.selected.Load(); p != nil && p.send(b) {
+		if p := f.selected.Load(); p != nil {
+			p.send(b, out)
 			f.toBytes.Add(int64(len(b)))
 		}
 	default:
@@ -217,7 +210,7 @@ func (f *flow) fromOrigin(b []byte) {
 	}
 }
 
-func (f *flow) stunFromOrigin(b []byte) {
+func (f *flow) stunFromOrigin(b []byte, out *datagram.Sender) {
 	m, err := stun.Parse(b)
 	if err != nil {
 		f.relay.drops.count(dropOrigin)
@@ -225,7 +218,7 @@ func (f *flow) stunFromOrigin(b []byte) {
 	}
 	if m.Class == stun.Success || m.Class == stun.Failure {
 		if p := f.askedBy(m.Transaction); p != nil {
-			p.send(b)
+			p.send(b, out)
 		}
 		return
 	}
@@ -237,7 +230,7 @@ func (f *flow) stunFromOrigin(b []byte) {
 	}
 	f.mu.Unlock()
 	for _, p := range paths {
-		p.send(b)
+		p.send(b, out)
 	}
 }
 
@@ -333,7 +326,7 @@ func (f *flow) request() (proxy.Request, bool) {
 	t := f.ticket
 	client := t.Client
 	if !client.IsValid() && len(f.paths) > 0 {
-		client = f.paths[0].key.remote
+		client = f.paths[0].way.Remote
 	}
 	return proxy.Request{Stream: t.Stream, Protocol: lb.RTC, Kind: t.Kind, Publish: t.Publish, Client: client}, !t.Stream.IsZero()
 }

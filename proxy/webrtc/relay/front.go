@@ -5,61 +5,59 @@ import (
 	"net"
 	"time"
 
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/stun"
 )
 
+// maxDatagram is the longest that is relayed, in bytes: above the MTU of Ethernet,
+// which senders of media stay below.
+const maxDatagram = 2048
+
 // source is where a datagram of a client came in.
 type source struct {
-	key    pathKey
-	socket *socket // nil: conn
+	way    datagram.Way
+	socket *datagram.Socket // nil: conn
 	conn   *framed
 }
 
-// ServeUDP takes datagrams until conn is closed. One goroutine does, whatever the
-// number of clients.
-func (r *Relay) ServeUDP(conn *net.UDPConn) error {
-	s, err := newSocket(conn)
-	if err != nil {
-		return err
-	}
-	b, control := make([]byte, maxDatagram+1), make([]byte, controlSize)
-	for {
-		n, key, err := s.read(b, control)
-		switch {
-		case err == nil && n <= maxDatagram:
-			r.mu.RLock()
-			known := r.paths[key]
-			r.mu.RUnlock()
-			r.fromClient(source{key: key, socket: s}, known, b[:n])
-		case err == nil:
+// ServeUDP takes datagrams until the socket is closed. One goroutine does,
+// whatever the number of clients.
+func (r *Relay) ServeUDP(s *datagram.Socket) error {
+	err := s.Serve(func(b []byte, way datagram.Way, out *datagram.Sender) {
+		if len(b) > maxDatagram {
 			r.drops.count(dropLong)
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case isPassing(err): // an ICMP message about a client that has gone
-		default:
-			return err
+			return
 		}
+		r.mu.RLock()
+		known := r.paths[way]
+		r.mu.RUnlock()
+		r.fromClient(source{way: way, socket: s}, known, b, out)
+	})
+	if errors.Is(err, net.ErrClosed) {
+		return nil
 	}
+	return err
 }
 
 // fromClient handles a datagram. known is the path by which it came, nil for one
-// that is new; the path that it is now comes back.
-func (r *Relay) fromClient(from source, known *path, b []byte) *path {
+// that is new; the path that it is now comes back. What is sent on is queued in
+// out.
+func (r *Relay) fromClient(from source, known *path, b []byte, out *datagram.Sender) *path {
 	switch kind := kindOf(b); {
 	case kind == kindSTUN:
-		return r.stunFromClient(from, known, b)
+		return r.stunFromClient(from, known, b, out)
 	case kind == kindOther:
 		r.drops.count(dropOther)
 	case known == nil:
 		r.drops.count(dropStranger)
 	default:
-		known.flow.mediaFromClient(known, kind, b)
+		known.flow.mediaFromClient(known, kind, b, out)
 	}
 	return known
 }
 
 // mediaFromClient passes media or DTLS on to the origin.
-func (f *flow) mediaFromClient(p *path, kind kind, b []byte) {
+func (f *flow) mediaFromClient(p *path, kind kind, b []byte, out *datagram.Sender) {
 	f.hear(p)
 	if kind == kindDTLS && b[0] == dtlsAlert {
 		f.goodbye.Store(f.relay.clock.Load())
@@ -67,19 +65,18 @@ func (f *flow) mediaFromClient(p *path, kind kind, b []byte) {
 	if f.selected.Load() != p {
 		f.followMedia(p)
 	}
-	if f.upstream.write(b) == nil {
-		f.fromBytes.Add(int64(len(b)))
-	}
+	f.upstream.write(b, out)
+	f.fromBytes.Add(int64(len(b)))
 }
 
-func (r *Relay) stunFromClient(from source, known *path, b []byte) *path {
+func (r *Relay) stunFromClient(from source, known *path, b []byte, out *datagram.Sender) *path {
 	m, err := stun.Parse(b)
 	if err != nil || m.Class == stun.Request && !m.Binding {
 		r.drops.count(dropMalformed)
 		return known
 	}
 	if m.Class == stun.Request {
-		return r.check(from, known, &m, b)
+		return r.check(from, known, &m, b, out)
 	}
 	if known == nil {
 		r.drops.count(dropStranger)
@@ -88,7 +85,7 @@ func (r *Relay) stunFromClient(from source, known *path, b []byte) *path {
 	// The answer to a check of the origin's, or an indication. The origin looks
 	// at what vouches for it.
 	known.flow.hear(known)
-	_ = known.flow.upstream.write(b)
+	known.flow.upstream.write(b, out)
 	return known
 }
 
@@ -104,7 +101,7 @@ func (f *flow) hear(p *path) {
 
 // check handles a request for a connectivity check, which alone can open paths
 // and flows.
-func (r *Relay) check(from source, known *path, m *stun.Message, b []byte) *path {
+func (r *Relay) check(from source, known *path, m *stun.Message, b []byte, out *datagram.Sender) *path {
 	name, _, ok := m.Halves()
 	if !ok || !m.HasIntegrity() {
 		r.drops.count(dropMalformed)
@@ -132,7 +129,7 @@ func (r *Relay) check(from source, known *path, m *stun.Message, b []byte) *path
 		return known
 	}
 	f.hear(known)
-	_ = f.upstream.write(b)
+	f.upstream.write(b, out)
 	return known
 }
 
@@ -150,7 +147,7 @@ func (r *Relay) meet(from source, name []byte, m *stun.Message) *flow {
 		var ok bool
 		if t, ok = r.fromRoute(name, now); !ok {
 			r.drops.count(dropUnknown)
-			r.askAbout(name, from.key.remote.Addr(), now)
+			r.askAbout(name, from.way.Remote.Addr(), now)
 			return nil
 		}
 	}
@@ -163,13 +160,10 @@ func (r *Relay) meet(from source, name []byte, m *stun.Message) *flow {
 
 // addPath makes a path of a flow; nil when the flow is over.
 func (r *Relay) addPath(f *flow, from source) *path {
-	p := &path{flow: f, key: from.key, conn: from.conn, socket: from.socket}
+	p := &path{flow: f, way: from.way, conn: from.conn, socket: from.socket}
 	p.heard.Store(r.clock.Load())
-	if p.socket != nil {
-		p.control = p.socket.source(from.key.local)
-	}
 	r.mu.Lock()
-	if former := r.paths[p.key]; former != nil && p.socket != nil {
+	if former := r.paths[p.way]; former != nil && p.socket != nil {
 		former.flow.removePath(former) // the client uses its port for another session
 	}
 	f.mu.Lock()
@@ -178,7 +172,7 @@ func (r *Relay) addPath(f *flow, from source) *path {
 	if !over {
 		evicted = f.appendPathLocked(p)
 		if p.socket != nil {
-			r.paths[p.key] = p
+			r.paths[p.way] = p
 		}
 		if evicted != nil {
 			r.forgetPathLocked(evicted)

@@ -2,61 +2,55 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 )
 
 // dialTimeout bounds finding and connecting to an origin's media port, where it
 // has a host name or takes TCP only.
 const dialTimeout = 3 * time.Second
 
-// upstream is a flow's own way to its origin.
+// upstream is a flow's own way to its origin. What cannot be written is lost.
 type upstream interface {
-	read(b []byte) (int, error)
-	write(b []byte) error
+	// serve hands what comes to take until the upstream is closed.
+	serve(take datagram.Take) error
+	write(b []byte, out *datagram.Sender)
 	close() error
-	// lasts reports whether there may be more after an error of read.
-	lasts(err error) bool
 }
 
-type udpUpstream struct{ *net.UDPConn }
+// udpUpstream lasts while the origin's port is closed: it may be open again soon.
+type udpUpstream struct{ *datagram.Socket }
 
-func (u udpUpstream) read(b []byte) (int, error) { return u.Read(b) }
+func (u udpUpstream) serve(take datagram.Take) error { return u.Serve(take) }
 
-func (u udpUpstream) write(b []byte) error {
-	_, err := u.Write(b)
-	return err
-}
+func (u udpUpstream) write(b []byte, out *datagram.Sender) { out.Queue(u.Socket, b, datagram.Way{}) }
 
 func (u udpUpstream) close() error { return u.Close() }
 
-func (udpUpstream) lasts(err error) bool { return isPassing(err) }
-
-// isPassing reports an error that an ICMP message or a full buffer left on a
-// socket of UDP.
-func isPassing(err error) bool {
-	for _, passing := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENOBUFS, syscall.EMSGSIZE} {
-		if errors.Is(err, passing) {
-			return true
-		}
-	}
-	return false
-}
-
 type tcpUpstream struct{ *framed }
 
-func (t tcpUpstream) close() error { return t.Close() }
+func (t tcpUpstream) serve(take datagram.Take) error {
+	b := make([]byte, maxDatagram)
+	for {
+		n, err := t.read(b)
+		if err != nil {
+			return err
+		}
+		take(b[:n], datagram.Way{}, nil)
+	}
+}
 
-func (tcpUpstream) lasts(error) bool { return false }
+func (t tcpUpstream) write(b []byte, _ *datagram.Sender) { _ = t.framed.write(b) }
+
+func (t tcpUpstream) close() error { return t.Close() }
 
 // openFlow opens the flow of a session, or starts to, and then returns nil: where
 // the origin has to be looked up, or connected to. A client checks again.
@@ -72,12 +66,12 @@ func (r *Relay) openFlow(t Ticket) *flow {
 		return nil
 	}
 	if to, err := netip.ParseAddrPort(addr); err == nil && network == "udp" {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		socket, err := datagram.Dial(to, nil)
 		if err != nil {
 			r.drops.count(dropOrigin)
 			return nil
 		}
-		return r.begin(t, udpUpstream{conn})
+		return r.begin(t, udpUpstream{socket})
 	}
 	r.openAside(t, network, addr)
 	return nil
@@ -125,7 +119,8 @@ func (r *Relay) dial(network, addr string) (upstream, error) {
 		return nil, fmt.Errorf("%w: %w", proxy.ErrUnreachable, err)
 	}
 	if udp, ok := conn.(*net.UDPConn); ok {
-		return udpUpstream{udp}, nil
+		socket, err := datagram.New(udp, nil)
+		return udpUpstream{socket}, err
 	}
 	return tcpUpstream{newFramed(conn)}, nil
 }
@@ -217,8 +212,8 @@ func (f *flow) appendPathLocked(p *path) (evicted *path) {
 
 // forgetPathLocked takes a path out of the table, which has those of UDP.
 func (r *Relay) forgetPathLocked(p *path) {
-	if r.paths[p.key] == p {
-		delete(r.paths, p.key)
+	if r.paths[p.way] == p {
+		delete(r.paths, p.way)
 	}
 }
 

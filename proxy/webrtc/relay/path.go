@@ -3,28 +3,30 @@ package relay
 import (
 	"sync/atomic"
 	"time"
+
+	"srsx/proxy/datagram"
 )
 
 // path is one way to a client: a pair of addresses over UDP, or a connection of
 // TCP. Somebody who knows the session's password has sent by it.
 type path struct {
 	flow  *flow
-	key   pathKey
+	way   datagram.Way
 	heard atomic.Int64 // when something last came, by the relay's clock
 
 	// One of these.
-	socket  *socket
-	control []byte // has a datagram leave from the address that the client knows
-	conn    *framed
+	socket *datagram.Socket
+	conn   *framed
 }
 
-// send reports whether the datagram has gone out. What has not is lost, as it
+// send sends a datagram, or queues it in out. What does not go out is lost, as it
 // may be anywhere else on its way.
-func (p *path) send(b []byte) bool {
+func (p *path) send(b []byte, out *datagram.Sender) {
 	if p.conn != nil {
-		return p.conn.write(b) == nil
+		_ = p.conn.write(b)
+		return
 	}
-	return p.socket.write(b, p.control, p.key.remote) == nil
+	out.Queue(p.socket, b, p.way)
 }
 
 // silent reports whether nothing has come for longer than a time.

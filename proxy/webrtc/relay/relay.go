@@ -14,6 +14,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/ufrag"
 )
 
@@ -86,7 +87,7 @@ type Relay struct {
 
 	// mu guards what follows. Datagrams of known paths only read.
 	mu       sync.RWMutex
-	paths    map[pathKey]*path
+	paths    map[datagram.Way]*path
 	flows    map[string]*flow     // by each ufrag that leads to them
 	open     map[*flow]struct{}   // all there are
 	opening  map[string]bool      // by id: their origin is being reached
@@ -114,7 +115,7 @@ func New(config Config) *Relay {
 	}
 	r := &Relay{
 		config:   config,
-		paths:    make(map[pathKey]*path),
+		paths:    make(map[datagram.Way]*path),
 		flows:    make(map[string]*flow),
 		open:     make(map[*flow]struct{}),
 		opening:  make(map[string]bool),

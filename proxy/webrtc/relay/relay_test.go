@@ -11,6 +11,7 @@ import (
 	pion "github.com/pion/stun/v4"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/ufrag"
 )
 
@@ -147,12 +148,12 @@ func TestFloodFromFreshAddressesKeepsNothing(t *testing.T) {
 	wrong.Password += "x"
 	unknown := Ticket{Ufrag: "abcdefgh", Password: wrong.Password}
 	datagrams := [][]byte{check(t, wrong), check(t, unknown), media(1), random(200)}
-	socket := &socket{}
+	socket := &datagram.Socket{}
 	for i := range 100_000 {
 		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		for _, datagram := range datagrams {
-			from := source{socket: socket, key: pathKey{remote: netip.AddrPortFrom(addr, uint16(i))}}
-			if p := b.fromClient(from, nil, datagram); p != nil {
+		for _, what := range datagrams {
+			from := source{socket: socket, way: datagram.Way{Remote: netip.AddrPortFrom(addr, uint16(i))}}
+			if p := b.fromClient(from, nil, what, nil); p != nil {
 				t.Fatal("a stranger has a path")
 			}
 		}
@@ -176,16 +177,17 @@ func TestSteadyMediaAllocatesNothing(t *testing.T) {
 	for _, p = range b.paths {
 	}
 	b.mu.RUnlock()
-	from := source{key: p.key, socket: p.socket}
+	from := source{way: p.way, socket: p.socket}
 	up, down := media(1), media(2)
 	request := check(t, ticket, useCandidate{})
+	var out datagram.Sender
 	for name, pass := range map[string]func(){
-		"from the client": func() { b.fromClient(from, p, up) },
-		"from the origin": func() { p.flow.fromOrigin(down) },
-		"a check":         func() { b.fromClient(from, p, request) },
+		"from the client": func() { b.fromClient(from, p, up, &out) },
+		"from the origin": func() { p.flow.fromOrigin(down, datagram.Way{}, &out) },
+		"a check":         func() { b.fromClient(from, p, request, &out) },
 	} {
 		pass()
-		if n := testing.AllocsPerRun(200, pass); n > 0 {
+		if n := testing.AllocsPerRun(200, func() { pass(); out.Flush() }); n > 0 {
 			t.Errorf("%s: %v allocations a datagram; want none", name, n)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"srsx/lb"
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/ufrag"
 )
 
@@ -198,20 +199,19 @@ func newBench(tb testing.TB, addr string, config Config) *bench {
 	}
 	config.Ended = func(t Ticket) { b.told <- t }
 	b.Relay = New(config)
-	at := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))
-	conn, err := net.ListenUDP("udp", at)
+	socket, err := datagram.Listen(context.Background(), addr, "rtc")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b.front = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), proxy.AddrPortOf(conn.LocalAddr()).Port())
+	b.front = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), socket.Addr().Port())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := b.ServeUDP(conn); err != nil {
+		if err := b.ServeUDP(socket); err != nil {
 			tb.Errorf("ServeUDP: %v", err)
 		}
 	})
 	tb.Cleanup(func() {
-		_ = conn.Close()
+		_ = socket.Close()
 		serving.Wait()
 		b.shut()
 		_ = origin.Close()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 )
 
 const (
@@ -93,7 +94,7 @@ func (r *Relay) serveClient(ctx context.Context, conn net.Conn) {
 	if conn.SetReadDeadline(time.Now().Add(firstCheckTime)) != nil {
 		return
 	}
-	from := source{conn: newFramed(conn), key: pathKey{remote: proxy.AddrPortOf(conn.RemoteAddr())}}
+	from := source{conn: newFramed(conn), way: datagram.Way{Remote: proxy.AddrPortOf(conn.RemoteAddr())}}
 	var known *path
 	defer func() {
 		if known != nil {
@@ -107,7 +108,7 @@ func (r *Relay) serveClient(ctx context.Context, conn net.Conn) {
 			return
 		}
 		former := known
-		known = r.fromClient(from, known, b[:n]) //nolint:contextcheck // what it starts outlives the connection
+		known = r.fromClient(from, known, b[:n], nil) //nolint:contextcheck // what it starts outlives the connection
 		switch {
 		case known == nil:
 			stray++

@@ -14,6 +14,7 @@ import (
 	pion "github.com/pion/stun/v4"
 
 	"srsx/proxy"
+	"srsx/proxy/datagram"
 	"srsx/proxy/webrtc/stun"
 )
 
@@ -270,28 +271,28 @@ func FuzzDatagrams(f *testing.F) {
 	}
 	b.mu.RUnlock()
 	port := uint16(0)
-	f.Fuzz(func(t *testing.T, datagram []byte, isKnown bool) {
-		if len(datagram) > maxDatagram {
+	f.Fuzz(func(t *testing.T, what []byte, isKnown bool) {
+		if len(what) > maxDatagram {
 			return
 		}
 		if isKnown {
-			b.fromClient(source{key: known.key, socket: known.socket}, known, datagram)
-			known.flow.stunFromOrigin(datagram)
+			b.fromClient(source{way: known.way, socket: known.socket}, known, what, nil)
+			known.flow.stunFromOrigin(what, nil)
 			return
 		}
 		port++
-		from := source{socket: known.socket, key: pathKey{remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, byte(port >> 8), byte(port)}), 9)}}
-		p := b.fromClient(from, nil, datagram)
+		from := source{socket: known.socket, way: datagram.Way{Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 9, byte(port >> 8), byte(port)}), 9)}}
+		p := b.fromClient(from, nil, what, nil)
 		if p == nil {
 			return
 		}
-		m, err := stun.Parse(datagram)
+		m, err := stun.Parse(what)
 		if err != nil {
-			t.Fatalf("%x opened a path", datagram)
+			t.Fatalf("%x opened a path", what)
 		}
 		name, _, _ := m.Halves()
 		if _, password, ok := key.Read(name, time.Now()); !ok || !stun.NewVerifier(password).Verify(&m) {
-			t.Fatalf("%x opened a path", datagram)
+			t.Fatalf("%x opened a path", what)
 		}
 	})
 }
