@@ -25,7 +25,9 @@ const (
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
-		serveDrive(role)
+		if !serveUDPRelay(role) {
+			serveDrive(role)
+		}
 		os.Exit(0)
 	}
 	peertest.Main(m)
