@@ -4,37 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strconv"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// system is what Linux knows of a socket.
-type system struct {
-	isConnected bool
-	inet6       bool        // it speaks IPv6, and may carry IPv4 within
-	segments    atomic.Bool // runs may be sent for the kernel to cut
-}
-
-// prepare asks for all that makes many datagrams cheap, and for the address where
-// each arrived. What a kernel does not know it refuses.
-func (s *Socket) prepare() {
-	bound := s.Addr().Addr()
-	s.isConnected, s.inet6 = s.connected(), bound.Is6()
-	_ = s.raw.Control(func(raw uintptr) {
-		fd := int(raw)
-		_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
-		s.segments.Store(unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil)
-		switch {
-		case !bound.IsUnspecified():
-		case s.inet6:
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		default:
-			_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		}
-	})
-}
 
 // tellings reads where a datagram arrived and, of a run that was put together, how
 // long each is but the last; 0: it is one.
@@ -77,13 +50,6 @@ func (s *Socket) appendSource(b []byte, local netip.Addr) []byte {
 	addr := local.As4()
 	copy(data[4:], addr[:]) // ipi_spec_dst
 	return whole
-}
-
-func (s *Socket) source(local netip.Addr) []byte {
-	if !local.IsValid() {
-		return nil
-	}
-	return s.appendSource(nil, local)
 }
 
 // appendSegment has the kernel cut a message into datagrams of that many bytes.
@@ -136,6 +102,16 @@ func (s *Socket) putAddress(name *unix.RawSockaddrInet6, to netip.AddrPort) uint
 		name.Scope_id = uint32(number)
 	}
 	return unix.SizeofSockaddrInet6
+}
+
+// sockaddr is the same for one datagram.
+func (s *Socket) sockaddr(to netip.AddrPort) unix.Sockaddr {
+	if !s.inet6 {
+		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
+	}
+	var name unix.RawSockaddrInet6
+	s.putAddress(&name, to)
+	return &unix.SockaddrInet6{Port: int(to.Port()), ZoneId: name.Scope_id, Addr: name.Addr}
 }
 
 // swapped turns a port from the network's order of bytes into ours, and back.

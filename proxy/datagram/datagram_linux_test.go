@@ -13,13 +13,8 @@ func TestRunThatCannotBeCutByTheKernel(t *testing.T) {
 	sink := listen(t, "[::1]:0")
 	got := received(t, sink)
 	s := dial(t, sink.Addr(), nil)
-	err := s.raw.Control(func(fd uintptr) {
-		const least = 1280 // bytes, of IPv6
-		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU, least); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if err != nil {
+	const least = 1280 // bytes, of IPv6
+	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MTU, least); err != nil {
 		t.Fatal(err)
 	}
 	var out Sender
@@ -42,7 +37,7 @@ func TestAddressesAsTheKernelHasThem(t *testing.T) {
 	for text, inet6 := range map[string]bool{
 		"127.0.0.1:20080": false, "10.1.2.3:1": true, "[::1]:65535": true, "[fe80::1%3]:80": true,
 	} {
-		s := &Socket{system: system{inet6: inet6}}
+		s := &Socket{inet6: inet6}
 		want := netip.MustParseAddrPort(text)
 		var name unix.RawSockaddrInet6
 		if size := s.putAddress(&name, want); (size == unix.SizeofSockaddrInet6) != inet6 {

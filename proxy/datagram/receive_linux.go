@@ -1,7 +1,7 @@
 package datagram
 
 import (
-	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,18 +22,17 @@ type message struct {
 	length uint32
 }
 
-// receiver is the room for one read, and for what is sent because of it. Sockets
-// that wait hold none.
+// receiver is the room for one read, and for what is sent because of it.
 type receiver struct {
 	messages [slots]message
 	pieces   [slots]unix.Iovec
 	names    [slots]unix.RawSockaddrInet6 // or Inet4
 	control  [slots][controlSize]byte
-	content  []byte // slots of slotSize
+	content  []byte // slots of slotSize, of which the system gives what is used
 	out      Sender
 }
 
-var receivers = sync.Pool{New: func() any { //nolint:gochecknoglobals // all sockets share them
+func newReceiver() *receiver {
 	r := &receiver{content: make([]byte, slots*slotSize)}
 	for i := range r.messages {
 		r.pieces[i].Base = &r.content[i*slotSize]
@@ -42,64 +41,45 @@ var receivers = sync.Pool{New: func() any { //nolint:gochecknoglobals // all soc
 		r.messages[i].header.SetIovlen(1)
 	}
 	return r
-}}
-
-// receive serves until waiting ends, or the system has an error that is not about
-// what was sent.
-func (s *Socket) receive(take Take) error {
-	var failed error
-	// One call of Read: within it, what becomes ready after a read is not missed
-	// by the wait that follows. So a read that is not full need not be followed by
-	// one that says so.
-	err := s.raw.Read(func(fd uintptr) bool {
-		r, _ := receivers.Get().(*receiver)
-		defer receivers.Put(r)
-		for !s.over() {
-			n, errno := r.read(fd, s)
-			switch errno {
-			case 0:
-				r.each(s, n, take)
-				if n < slots {
-					return false
-				}
-			case unix.EAGAIN:
-				return false
-			case unix.EINTR:
-			default:
-				if failed = s.learn(errno); failed != nil {
-					return true
-				}
-			}
-		}
-		return true
-	})
-	if failed != nil {
-		return failed
-	}
-	return err
 }
 
-// read reads what waits at a socket.
-func (r *receiver) read(fd uintptr, s *Socket) (int, unix.Errno) {
+// serve reads a socket once: others may wait.
+func (r *receiver) serve(s *Socket) {
+	n, errno := r.read(s)
+	switch errno {
+	case 0:
+		r.each(s, n)
+	case unix.EAGAIN, unix.EINTR, unix.EBADF:
+	default:
+		if s.learn(errno); !isPassing(errno) {
+			time.Sleep(time.Millisecond) // the next may follow at once
+		}
+	}
+}
+
+// read reads what waits at a socket. The error is EBADF for one that is closed.
+func (r *receiver) read(s *Socket) (int, unix.Errno) {
 	for i := range r.messages {
 		h := &r.messages[i].header
 		h.Name, h.Namelen = nil, 0
-		if !s.isConnected {
+		if !s.connected {
 			h.Name, h.Namelen = (*byte)(unsafe.Pointer(&r.names[i])), unix.SizeofSockaddrInet6
 		}
 		h.Control = &r.control[i][0]
 		h.SetControllen(controlSize)
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.messages[0])), slots, unix.MSG_DONTWAIT, 0, 0)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&r.messages[0])), slots, unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // a descriptor
 	return int(n), errno
 }
 
 // each hands on the datagrams that were read, and sends what came of them.
-func (r *receiver) each(s *Socket, n int, take Take) {
+func (r *receiver) each(s *Socket, n int) {
 	for i := range n {
 		m := &r.messages[i]
 		way, segment := tellings(r.control[i][:m.header.Controllen])
-		if !s.isConnected {
+		if !s.connected {
 			way.Remote = addressOf(&r.names[i])
 		}
 		content := r.content[i*slotSize:][:m.length]
@@ -107,10 +87,10 @@ func (r *receiver) each(s *Socket, n int, take Take) {
 			segment = len(content)
 		}
 		for len(content) > segment {
-			take(content[:segment], way, &r.out)
+			s.take(content[:segment], way, &r.out)
 			content = content[segment:]
 		}
-		take(content, way, &r.out)
+		s.take(content, way, &r.out)
 	}
 	r.out.Flush()
 }

@@ -30,10 +30,8 @@ type Sender struct {
 	pieces   [maxPieces]unix.Iovec
 	names    [maxMessages]unix.RawSockaddrInet6 // or Inet4
 	control  [maxMessages][sendControl]byte
-	write    func(fd uintptr) bool // method value of writeTo, made once
-	learnt   error                 // that a port is closed
-	tail     []byte                // the last piece: what follows it in memory lengthens it
-	part     unix.Iovec            // of a run that is sent in parts
+	tail     []byte     // the last piece: what follows it in memory lengthens it
+	part     unix.Iovec // of a run that is sent in parts
 }
 
 // run is datagrams that are one message.
@@ -106,17 +104,13 @@ func (o *Sender) Flush() {
 		o.address(i, &o.pieces[first])
 		first += o.runs[i].pieces
 	}
-	o.sent = 0
-	if o.write == nil {
-		o.write = o.writeTo
-	}
-	_ = o.to.raw.Write(o.write) // it fails when the socket is closed
-	s, learnt := o.to, o.learnt
+	s := o.to
+	s.mu.RLock()
+	learnt := o.send(uintptr(s.fd)) //nolint:gosec // a descriptor, or -1, which the system refuses
+	s.mu.RUnlock()
 	clear(o.pieces[:o.used]) // nothing is kept alive
-	o.to, o.queued, o.used, o.learnt, o.tail = nil, 0, 0, nil, nil
-	if learnt != nil {
-		_ = s.learn(learnt)
-	}
+	o.to, o.queued, o.used, o.tail = nil, 0, 0, nil
+	s.learn(learnt)
 }
 
 // address makes the header of a message.
@@ -140,27 +134,36 @@ func (o *Sender) address(i int, first *unix.Iovec) {
 	h.SetControllen(len(control))
 }
 
-// writeTo sends what has not been sent. It returns false when there is no room.
-func (o *Sender) writeTo(fd uintptr) bool {
-	for o.sent < o.queued {
+// send sends what is queued. The error is what the socket reported about what was
+// sent before.
+func (o *Sender) send(fd uintptr) (learnt error) {
+	for o.sent = 0; o.sent < o.queued; {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.messages[o.sent])),
-			uintptr(o.queued-o.sent), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(o.queued-o.sent), unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // a count
 		switch {
 		case errno == 0:
 			o.sent += int(n)
-		case errno == unix.EAGAIN:
-			return false
 		case errno == unix.EINTR:
-		case errno == unix.ECONNREFUSED && o.learnt == nil:
-			o.learnt = errno // about what was sent before: this has not been tried
-		case o.runs[o.sent].count > 1:
+		case errno == unix.EBADF:
+			return nil
+		case errno == unix.ECONNREFUSED && learnt == nil:
+			learnt = errno // what is to be sent has not been tried
+		case errno == unix.EAGAIN && awaitRoom(fd):
+		case o.runs[o.sent].count > 1 && errno != unix.EAGAIN:
 			o.cut(fd, errno)
 			o.sent++
 		default:
 			o.sent++
 		}
 	}
-	return true
+	return learnt
+}
+
+// awaitRoom waits for a moment until a socket takes more.
+func awaitRoom(fd uintptr) bool {
+	const moment = 1                                                                  // ms
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, moment) //nolint:gosec // a descriptor
+	return err == nil && n > 0
 }
 
 // cut sends the datagrams of a run one by one: the interface does not cut them, or

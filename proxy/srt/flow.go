@@ -113,7 +113,7 @@ func (f *flow) end(err error, tell ends) {
 		f.at.send(wire.AppendShutdown(nil, f.originID))
 	}
 	f.session.End(err)
-	f.server.origins.give(f.at, f) // last: Serve waits for the sockets
+	f.server.origins.give(f.at, f)
 }
 
 // gone says that the origin's port is closed.

@@ -7,7 +7,6 @@ package srt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,43 +101,23 @@ func NewServer(port *datagram.Socket, config Config) *Server {
 func (s *Server) Serve(ctx context.Context) error {
 	defer s.port.Close() //nolint:errcheck // its sockets are gone either way
 	ctx, cancel := context.WithCancel(ctx)
-	defer s.origins.wait()
 	defer s.running.Wait()
 	defer cancel()
-	defer context.AfterFunc(ctx, s.port.Interrupt)()
 	s.running.Go(func() { s.expire(ctx) })
-	err := s.receive(ctx)
+	err := s.port.Start(func(p []byte, from datagram.Way, out *datagram.Sender) { s.packet(ctx, p, from, out) })
+	if err != nil {
+		return fmt.Errorf("port %s: %w", s.port.Addr(), err)
+	}
+	select {
+	case <-ctx.Done():
+		s.port.Stop()
+	case <-s.port.Done():
+		err = fmt.Errorf("port %s: %w", s.port.Addr(), net.ErrClosed)
+	}
 	for _, f := range s.table.flows() {
 		f.end(proxy.ErrShutdown, toClient|toOrigin)
 	}
 	return err
-}
-
-// maxPause bounds the pause after an error that will pass.
-const maxPause = time.Second
-
-// receive serves the port until ctx ends.
-func (s *Server) receive(ctx context.Context) error {
-	take := func(p []byte, from datagram.Way, out *datagram.Sender) { s.packet(ctx, p, from, out) }
-	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
-		began := time.Now()
-		err := s.port.Serve(take)
-		if time.Since(began) > maxPause {
-			pause = time.Millisecond
-		}
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("port %s: %w", s.port.Addr(), err)
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was interrupted
-		default:
-		}
-		s.config.Log.WarnContext(ctx, "receive failed", "listener", "srt", "err", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
 }
 
 // send sends one packet to a client. What cannot be sent is lost, as on any

@@ -1,12 +1,9 @@
 package srt
 
 import (
-	"errors"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"srsx/proxy/datagram"
 	"srsx/proxy/srt/wire"
@@ -21,7 +18,6 @@ const maxShared = 64
 // the clients. Two clients that have the same id get two sockets.
 type upstreams struct {
 	metrics *Metrics
-	readers sync.WaitGroup
 
 	// mu guards what follows, and which flow is at which upstream.
 	mu     sync.Mutex
@@ -57,9 +53,12 @@ func (s *upstreams) take(addr netip.AddrPort, f *flow) (*upstream, error) {
 	if u.socket, err = datagram.Dial(addr, u.refused); err != nil {
 		return nil, err
 	}
+	if err = u.socket.Start(u.packet); err != nil {
+		_ = u.socket.Close()
+		return nil, err
+	}
 	u.add(f)
 	s.byAddr[addr] = append(s.byAddr[addr], u)
-	s.readers.Go(u.read)
 	return u, nil
 }
 
@@ -92,16 +91,7 @@ func (s *upstreams) give(u *upstream, f *flow) {
 	s.byAddr[u.addr] = left
 }
 
-// wait returns when the last reader has ended.
-func (s *upstreams) wait() { s.readers.Wait() }
-
-// read relays what the origin sends, until the socket is closed.
-func (u *upstream) read() {
-	for !errors.Is(u.socket.Serve(u.packet), net.ErrClosed) {
-		time.Sleep(time.Millisecond) // an error of the network; the next may follow at once
-	}
-}
-
+// packet relays what the origin sends.
 func (u *upstream) packet(p []byte, _ datagram.Way, out *datagram.Sender) {
 	if len(p) < wire.HeaderSize || len(p) > maxDatagram {
 		u.all.metrics.drop(dropSize)

@@ -185,9 +185,8 @@ func (f *flow) askedBy(id stun.TransactionID) *path {
 	return nil
 }
 
-// serve passes on what the origin sends until the upstream is closed.
-func (f *flow) serve() {
-	err := f.upstream.serve(f.fromOrigin)
+// originEnded ends the flow for an error of its upstream.
+func (f *flow) originEnded(err error) {
 	f.end(fmt.Errorf("%w: %v", errOrigin, err)) //nolint:errorlint // its EOF is not the client's
 }
 

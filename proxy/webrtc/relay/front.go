@@ -20,10 +20,9 @@ type source struct {
 	conn   *framed
 }
 
-// ServeUDP takes datagrams until the socket is closed. One goroutine does,
-// whatever the number of clients.
+// ServeUDP takes datagrams until the socket is closed.
 func (r *Relay) ServeUDP(s *datagram.Socket) error {
-	err := s.Serve(func(b []byte, way datagram.Way, out *datagram.Sender) {
+	err := s.Start(func(b []byte, way datagram.Way, out *datagram.Sender) {
 		if len(b) > maxDatagram {
 			r.drops.count(dropLong)
 			return
@@ -33,10 +32,15 @@ func (r *Relay) ServeUDP(s *datagram.Socket) error {
 		r.mu.RUnlock()
 		r.fromClient(source{way: way, socket: s}, known, b, out)
 	})
-	if errors.Is(err, net.ErrClosed) {
+	switch {
+	case err == nil:
+		<-s.Done()
 		return nil
+	case errors.Is(err, net.ErrClosed):
+		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // fromClient handles a datagram. known is the path by which it came, nil for one

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"srsx/lb"
@@ -20,8 +21,9 @@ const dialTimeout = 3 * time.Second
 
 // upstream is a flow's own way to its origin. What cannot be written is lost.
 type upstream interface {
-	// serve hands what comes to take until the upstream is closed.
-	serve(take datagram.Take) error
+	// start hands what comes to take, by a goroutine of work if it needs one, until
+	// the upstream is closed. ended is called if the origin does that.
+	start(work *sync.WaitGroup, take datagram.Take, ended func(error)) error
 	write(b []byte, out *datagram.Sender)
 	close() error
 }
@@ -29,7 +31,9 @@ type upstream interface {
 // udpUpstream lasts while the origin's port is closed: it may be open again soon.
 type udpUpstream struct{ *datagram.Socket }
 
-func (u udpUpstream) serve(take datagram.Take) error { return u.Serve(take) }
+func (u udpUpstream) start(_ *sync.WaitGroup, take datagram.Take, _ func(error)) error {
+	return u.Start(take)
+}
 
 func (u udpUpstream) write(b []byte, out *datagram.Sender) { out.Queue(u.Socket, b, datagram.Way{}) }
 
@@ -37,18 +41,23 @@ func (u udpUpstream) close() error { return u.Close() }
 
 type tcpUpstream struct{ *framed }
 
-func (t tcpUpstream) serve(take datagram.Take) error {
-	b := make([]byte, maxDatagram)
-	for {
-		n, err := t.read(b)
-		if err != nil {
-			return err
+func (t tcpUpstream) start(work *sync.WaitGroup, take datagram.Take, ended func(error)) error {
+	work.Go(t.drain)
+	work.Go(func() {
+		b := make([]byte, maxDatagram)
+		for {
+			n, err := t.read(b)
+			if err != nil {
+				ended(err)
+				return
+			}
+			take(b[:n], datagram.Way{}, nil)
 		}
-		take(b[:n], datagram.Way{}, nil)
-	}
+	})
+	return nil
 }
 
-func (t tcpUpstream) write(b []byte, _ *datagram.Sender) { _ = t.framed.write(b) }
+func (t tcpUpstream) write(b []byte, _ *datagram.Sender) { t.queue(b) }
 
 func (t tcpUpstream) close() error { return t.Close() }
 
@@ -149,12 +158,15 @@ func (r *Relay) begin(t Ticket, up upstream) *flow {
 		r.addUfragLocked(f, t.Ufrag, t.Password)
 	}
 	e := r.takeExpectedLocked(t)
-	r.work.Go(f.serve)
+	err := up.start(&r.work, f.fromOrigin, f.originEnded)
 	if e == nil {
 		r.work.Go(f.hold)
 	}
 	r.mu.Unlock()
 
+	if err != nil {
+		defer f.originEnded(err)
+	}
 	if e != nil {
 		e.stop()
 		f.adopt(e.session)

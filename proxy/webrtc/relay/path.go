@@ -23,7 +23,7 @@ type path struct {
 // may be anywhere else on its way.
 func (p *path) send(b []byte, out *datagram.Sender) {
 	if p.conn != nil {
-		_ = p.conn.write(b)
+		p.conn.queue(b)
 		return
 	}
 	out.Queue(p.socket, b, p.way)

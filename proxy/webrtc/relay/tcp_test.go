@@ -63,7 +63,7 @@ func (f *framed) next(tb testing.TB) []byte {
 
 func put(tb testing.TB, f *framed, b []byte) {
 	tb.Helper()
-	if err := f.write(b); err != nil {
+	if _, err := f.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)); err != nil {
 		tb.Fatalf("write over TCP: %v", err)
 	}
 }
@@ -113,6 +113,72 @@ func TestClientOverTCP(t *testing.T) {
 		return false
 	})
 	b.join(t, b.client(t), ticket)
+}
+
+// A client or an origin over TCP that reads nothing loses its own media, and no
+// other waits for it.
+func TestWhoReadsNothingOverTCPHoldsUpNobody(t *testing.T) {
+	b := newBench(t, "127.0.0.1:0", Config{})
+	stuck, ticket := dial(t, b.overTCP(t)), b.ticket(false)
+	put(t, stuck, check(t, ticket, useCandidate{}))
+	_, stuckAt := receive(t, b.origin)
+
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // an origin that accepts, and no more
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	udp := "udp://" + b.origin.LocalAddr().String()
+	b.lb.serveAt("tcp://" + ln.Addr().String())
+	late, lateTicket := b.client(t), b.ticket(true)
+	eventually(t, "the origin is reached", func() bool {
+		late.send(check(t, lateTicket, useCandidate{}))
+		return b.Flows() == 2
+	})
+	late.send(check(t, lateTicket, useCandidate{})) // the one that opens its path
+	b.lb.serveAt(udp)
+	other := b.client(t)
+	otherAt := b.join(t, other, b.ticket(true), useCandidate{})
+
+	flood := append([]byte{0x80}, random(1199)...)
+	// What the connections themselves hold has to be full first.
+	eventually(t, "as much waits as may", func() bool {
+		for range 100 {
+			b.originSends(t, stuckAt, flood)
+			late.send(flood)
+		}
+		waiting := b.waiting()
+		return len(waiting) == 2 && min(waiting[0], waiting[1]) > maxQueue-2*maxDatagram
+	})
+	b.originSends(t, otherAt, media(1))
+	if got, _ := receive(t, other.conn); !bytes.Equal(got, media(1)) {
+		t.Errorf("the other client got %d bytes; want its media", len(got))
+	}
+	if waiting := b.waiting(); max(waiting[0], waiting[1]) > maxQueue {
+		t.Errorf("%d bytes wait; want at most %d", waiting, maxQueue)
+	}
+}
+
+// waiting returns how many bytes wait for each connection of TCP.
+func (b *bench) waiting() (waiting []int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	add := func(f *framed) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		waiting = append(waiting, len(f.frames))
+	}
+	for f := range b.open {
+		for _, p := range f.paths {
+			if p.conn != nil {
+				add(p.conn)
+			}
+		}
+		if up, ok := f.upstream.(tcpUpstream); ok {
+			add(up.framed)
+		}
+	}
+	return waiting
 }
 
 func TestFlowsEndClosesItsConnections(t *testing.T) {
