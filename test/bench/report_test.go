@@ -81,6 +81,7 @@ func BenchmarkFigures(b *testing.B) {
 		{"idle", idle},
 		{"converge", converge},
 		{"udp", udpRelay},
+		{"webrtc", webrtcTrip},
 	} {
 		b.Run(part.name, func(b *testing.B) {
 			part.measure(b, &r)
