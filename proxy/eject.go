@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	probeTick    = 250 * time.Millisecond
+	probeTick    = 500 * time.Millisecond
 	probeTimeout = time.Second
 	firstProbe   = 500 * time.Millisecond // after the ejection, then doubling
 	slowestProbe = 15 * time.Second

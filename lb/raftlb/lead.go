@@ -28,7 +28,7 @@ type leadership struct {
 }
 
 const (
-	duePace         = 100 * time.Millisecond
+	duePace         = 250 * time.Millisecond
 	dueBatch        = 1000 // commands
 	questionTimeout = 2 * time.Second
 	placeTries      = 3 // the origin that was chosen may go down or fill up before the command is applied

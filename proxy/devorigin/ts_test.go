@@ -104,6 +104,9 @@ func TestSegmentsDecodeAndJoin(t *testing.T) {
 		answer := r.get(t, "/live/demo.m3u8")
 		b, _ := io.ReadAll(answer.body)
 		list = string(b)
+		if answer.status == http.StatusServiceUnavailable {
+			return false // a machine so busy that the first segment is late: a player asks again
+		}
 		if answer.status != http.StatusOK {
 			t.Fatalf("playlist = %d %s", answer.status, list)
 		}

@@ -55,6 +55,7 @@ type flow struct {
 	transactions [maxTransactions]transaction
 	next         int // of transactions, to be overwritten
 	session      proxy.Session
+	unheld       bool // it has no session, and nobody sees to it yet
 	unwatch      func() bool
 	over         bool
 	done         chan struct{} // closed when over

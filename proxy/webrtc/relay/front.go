@@ -174,6 +174,10 @@ func (r *Relay) addPath(f *flow, from source) *path {
 	over := f.over
 	var evicted *path
 	if !over {
+		if f.unheld { // not before: the path tells who the client is
+			f.unheld = false
+			defer r.aside(f.hold)
+		}
 		evicted = f.appendPathLocked(p)
 		if p.socket != nil {
 			r.paths[p.way] = p

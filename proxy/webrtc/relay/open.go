@@ -158,10 +158,8 @@ func (r *Relay) begin(t Ticket, up upstream) *flow {
 		r.addUfragLocked(f, t.Ufrag, t.Password)
 	}
 	e := r.takeExpectedLocked(t)
+	f.unheld = e == nil
 	err := up.start(&r.work, f.fromOrigin, f.originEnded)
-	if e == nil {
-		r.work.Go(f.hold)
-	}
 	r.mu.Unlock()
 
 	if err != nil {

@@ -131,8 +131,8 @@ func New(config Config) *Relay {
 }
 
 const (
-	tick      = 100 * time.Millisecond // of the clock
-	sweepTick = 5                      // ticks between two looks at what is over
+	tick      = 250 * time.Millisecond // of the clock
+	sweepTick = 2                      // ticks between two looks at what is over
 )
 
 // Run keeps the time and ends what is over, until ctx ends; then it ends all
