@@ -17,7 +17,7 @@ const (
 	// poller, a processor and the monitor of the runtime, and to put them to sleep
 	// again, costs several times what a frame costs. The processor is nobody else's
 	// meanwhile, so it is not for long, and not if there is no other.
-	dense = 2 * time.Millisecond
+	dense = 4 * time.Millisecond
 	// maxEvents is how many sockets are read between two waits.
 	maxEvents = 128
 )

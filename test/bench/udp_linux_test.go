@@ -138,12 +138,16 @@ const mostOfMmsg = 0.85
 func (w udpRow) cost(of map[string]*readings) figure {
 	ours, mmsg, plainly := median(of[ourselves].each), median(of[roleUDPMmsg].each), median(of[roleUDPPlain].each)
 	ratio := float64(ours) / float64(mmsg)
-	return figure{
+	f := figure{
 		what:     w.String() + ", of a core a datagram",
 		measured: fmt.Sprintf("%s (%.0f/s a core)%s", us(ours), time.Second.Seconds()/ours.Seconds(), losses(of)),
-		wanted:   fmt.Sprintf("<= %.2f of mmsg", mostOfMmsg), met: ratio <= mostOfMmsg,
-		beside: fmt.Sprintf("%.2f of mmsg (%s), %.2f of plain (%s)", ratio, us(mmsg), float64(ours)/float64(plainly), us(plainly)),
+		beside:   fmt.Sprintf("%.2f of mmsg (%s), %.2f of plain (%s)", ratio, us(mmsg), float64(ours)/float64(plainly), us(plainly)),
 	}
+	// One flow is a load of nothing: what else the process does counts as its.
+	if w.flows > 1 {
+		f.wanted, f.met = fmt.Sprintf("<= %.2f of mmsg", mostOfMmsg), ratio <= mostOfMmsg
+	}
+	return f
 }
 
 func us(d time.Duration) string { return fmt.Sprintf("%.1f us", float64(d)/float64(time.Microsecond)) }
