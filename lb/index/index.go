@@ -15,7 +15,10 @@ import (
 
 // Index answers Lookup without lock or allocation, and readers never hold up the
 // writer. One goroutine at a time may write; any number may read.
-type Index struct {
+type Index struct{ Finder }
+
+// Finder is the one method of an [Index] that every session needs.
+type Finder struct {
 	origins atomic.Pointer[map[lb.OriginID]*origin] // replaced, never changed
 	table   atomic.Pointer[table]
 }
@@ -67,7 +70,7 @@ func (x *Index) Follow(s *fsm.State, c fsm.Change) {
 
 // Lookup returns where a stream is placed. The slices in the result are shared
 // and must not be changed.
-func (x *Index) Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool) {
+func (x *Finder) Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool) {
 	f, ok := x.table.Load().lookup(&s)
 	if !ok {
 		return lb.Placement{}, lb.Origin{}, false

@@ -8,26 +8,30 @@ import (
 
 	"srsx/fsm"
 	"srsx/lb"
+	"srsx/lb/index"
 )
 
 // Front is the part of [lb.Balancer] that is the same in every backend, to be
 // embedded: the reads of its replica, and the operator's verbs, each of which is
 // one command. Its methods are safe for concurrent use.
 type Front struct {
+	*finder
+
 	replica *Replica
 	status  func(o lb.Origin) lb.OriginStatus
 	operate func(ctx context.Context, c fsm.Command) error
 }
 
+// finder has Lookup called without anything between, which would copy what it
+// returns each time.
+type finder = index.Finder
+
 // NewFront returns the front of a backend that follows by r. Status completes
 // what r knows of an origin; operate returns once a command is carried out, or
 // why it was not, in the words of lb.Balancer.
 func NewFront(r *Replica, status func(lb.Origin) lb.OriginStatus, operate func(context.Context, fsm.Command) error) Front {
-	return Front{replica: r, status: status, operate: operate}
+	return Front{finder: &r.index.Finder, replica: r, status: status, operate: operate}
 }
-
-// Lookup implements lb.Balancer.
-func (f Front) Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool) { return f.replica.Lookup(s) }
 
 // Placements implements lb.Balancer.
 func (f Front) Placements() iter.Seq[lb.PlacementStatus] { return f.replica.Placements() }

@@ -103,9 +103,6 @@ func (r *Replica) Close() {
 	}
 }
 
-// Lookup returns where s is placed, without allocation.
-func (r *Replica) Lookup(s lb.Stream) (lb.Placement, lb.Origin, bool) { return r.index.Lookup(s) }
-
 // Alive returns the placement of s if its origin is not down and is still the
 // incarnation that it was placed on.
 func (r *Replica) Alive(s lb.Stream) (lb.Placement, lb.Origin, bool) {

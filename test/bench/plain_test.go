@@ -184,7 +184,7 @@ func (p *plain) place(ctx context.Context, w lb.Want) (lb.Lease, error) {
 	if err = p.await(ctx, index); err != nil {
 		return lb.Lease{}, err
 	}
-	placement, origin, ok := p.replica.Lookup(w.Stream)
+	placement, origin, ok := p.replica.Alive(w.Stream)
 	if !ok {
 		return lb.Lease{}, fmt.Errorf("%v is not placed", w.Stream)
 	}
@@ -211,7 +211,7 @@ func (p *plain) await(ctx context.Context, index uint64) error {
 }
 
 func (p *plain) lookup(s lb.Stream) bool {
-	_, _, ok := p.replica.Lookup(s)
+	_, _, ok := p.replica.Alive(s)
 	return ok
 }
 
