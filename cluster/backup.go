@@ -13,7 +13,7 @@ import (
 // SnapshotNow writes a snapshot to this peer's disk and shortens its log. It does
 // nothing when nothing has changed since the last.
 func (n *Node) SnapshotNow(ctx context.Context) error {
-	err := n.flights.answered(ctx, n.raft.Snapshot())
+	err := n.flights.answered(ctx, func() raft.Future { return n.raft.Snapshot() })
 	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("take snapshot: %w", err)
 	}

@@ -15,11 +15,17 @@ type flights struct {
 	mu     sync.Mutex
 	count  int
 	landed chan struct{} // closed when count is 0 again; nil: nobody waits
+	closed bool          // nothing is to be handed to raft any more
 }
 
-// watch calls wait, which waits for raft's answer.
-func (f *flights) watch(wait func()) {
+// watch calls wait, which waits for raft's answer. It reports false, and does
+// nothing, once settle has been called.
+func (f *flights) watch(wait func()) bool {
 	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return false
+	}
 	f.count++
 	f.mu.Unlock()
 	go func() {
@@ -38,11 +44,13 @@ func (f *flights) watch(wait func()) {
 			f.landed = nil
 		}
 	}()
+	return true
 }
 
-// settle waits until all is answered.
+// settle waits until all is answered, and lets nothing more be asked.
 func (f *flights) settle() {
 	f.mu.Lock()
+	f.closed = true
 	if f.count == 0 {
 		f.mu.Unlock()
 		return
@@ -55,10 +63,12 @@ func (f *flights) settle() {
 	<-landed
 }
 
-// answered waits for raft's answer, which may never come.
-func (f *flights) answered(ctx context.Context, future raft.Future) error {
+// answered asks raft and waits for its answer, which may never come.
+func (f *flights) answered(ctx context.Context, ask func() raft.Future) error {
 	answer := make(chan error, 1)
-	f.watch(func() { answer <- future.Error() })
+	if !f.watch(func() { answer <- ask().Error() }) {
+		return ErrClosed
+	}
 	select {
 	case err := <-answer:
 		return err

@@ -167,7 +167,7 @@ func (n *Node) tellLeadership(ctx context.Context, tell <-chan Leadership) {
 func (n *Node) establish(ctx context.Context, terms chan<- uint64) {
 	for n.raft.State() == raft.Leader {
 		term := n.raft.CurrentTerm()
-		if err := n.flights.answered(ctx, n.raft.Barrier(n.config.Timeout)); err == nil {
+		if err := n.flights.answered(ctx, func() raft.Future { return n.raft.Barrier(n.config.Timeout) }); err == nil {
 			select {
 			case terms <- term:
 			case <-ctx.Done():

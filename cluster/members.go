@@ -36,7 +36,7 @@ func (n *Node) Bootstrap(ctx context.Context, servers []Server) error {
 		}
 		c.Servers = append(c.Servers, member)
 	}
-	err := n.flights.answered(ctx, n.raft.BootstrapCluster(c))
+	err := n.flights.answered(ctx, func() raft.Future { return n.raft.BootstrapCluster(c) })
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		err = ErrHasState
 	}
@@ -158,22 +158,22 @@ func (n *Node) changeHere(ctx context.Context, c change, id, addr string) error 
 	server, timeout := raft.ServerID(id), n.config.Timeout
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	var f raft.Future
+	var ask func() raft.Future
 	switch c {
 	case addNonvoter:
-		f = n.raft.AddNonvoter(server, raft.ServerAddress(addr), 0, timeout)
+		ask = func() raft.Future { return n.raft.AddNonvoter(server, raft.ServerAddress(addr), 0, timeout) }
 	case promote:
-		f = n.raft.AddVoter(server, raft.ServerAddress(servers[i].Addr), 0, timeout)
+		ask = func() raft.Future { return n.raft.AddVoter(server, raft.ServerAddress(servers[i].Addr), 0, timeout) }
 	case demote:
-		f = n.raft.DemoteVoter(server, 0, timeout)
+		ask = func() raft.Future { return n.raft.DemoteVoter(server, 0, timeout) }
 	case remove:
-		f = n.raft.RemoveServer(server, 0, timeout)
+		ask = func() raft.Future { return n.raft.RemoveServer(server, 0, timeout) }
 	case transfer:
 		return n.transferHere(ctx, id)
 	default:
 		return fmt.Errorf("%w: %s", ErrMixedVersions, c)
 	}
-	err := n.flights.answered(ctx, f)
+	err := n.flights.answered(ctx, ask)
 	switch {
 	case notTaken(err):
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)
@@ -182,6 +182,14 @@ func (n *Node) changeHere(ctx context.Context, c change, id, addr string) error 
 	default:
 		return err
 	}
+}
+
+// Answered asks Raft and waits for its answer, which may never come: not while its
+// disk hangs, and not to what it was handed and had not looked at when it was shut
+// down. So Close waits before that for what is under way, and lets nothing more be
+// asked: ErrClosed.
+func (n *Node) Answered(ctx context.Context, ask func() raft.Future) error {
+	return n.flights.answered(ctx, ask)
 }
 
 // Raft is what keeps the members in line with who is there: see package quorum.

@@ -114,8 +114,12 @@ func (n *Node) replaceState(ctx context.Context, state *fsm.State) error {
 // mark appends an entry without commands and returns its index. The state then
 // knows its place in the log again, which it does not from the backup.
 func (n *Node) mark(ctx context.Context) (index uint64, err error) {
-	entry := n.raft.Apply(fsm.AppendBatchHead(nil, time.Now(), 0), n.config.Timeout)
-	if err := n.flights.answered(ctx, entry); err != nil {
+	var entry raft.ApplyFuture
+	err = n.flights.answered(ctx, func() raft.Future {
+		entry = n.raft.Apply(fsm.AppendBatchHead(nil, time.Now(), 0), n.config.Timeout)
+		return entry
+	})
+	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
 	return entry.Index(), nil

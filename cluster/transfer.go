@@ -89,7 +89,9 @@ func (n *Node) transferHere(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = n.flights.answered(ctx, n.raft.LeadershipTransferToServer(raft.ServerID(to.ID), raft.ServerAddress(to.Addr)))
+	err = n.flights.answered(ctx, func() raft.Future {
+		return n.raft.LeadershipTransferToServer(raft.ServerID(to.ID), raft.ServerAddress(to.Addr))
+	})
 	if err != nil && n.raft.State() == raft.Leader {
 		n.transfers.fail(to.ID)
 		return fmt.Errorf("hand over to %s: %w", to.ID, err)

@@ -65,7 +65,7 @@ func (p *Peer) keep(ctx context.Context, changed <-chan struct{}) {
 		}
 	}
 	keeper := quorum.NewKeeper(quorum.Config{
-		Self: raft.ServerID(p.id), Raft: p.Raft(), Settings: settings(),
+		Self: raft.ServerID(p.id), Raft: p.Raft(), Answered: p.Answered, Settings: settings(),
 		Cluster: p.clusterID, Commands: p.commandVersion,
 		Peers: p.quorumPeers, Contacts: p.contacts, Changed: changed, Log: p.log,
 	})

@@ -43,6 +43,9 @@ type Config struct {
 	// Contacts asks every other server of a configuration how far it is, all at
 	// once, and returns who answered in time.
 	Contacts func(ctx context.Context, c raft.Configuration) map[raft.ServerID]Contact
+	// Answered asks Raft and waits for its answer, which may not come while its disk
+	// hangs.
+	Answered func(ctx context.Context, ask func() raft.Future) error
 	// Changed tells that Peers has changed: gossip wakes the Keeper.
 	Changed <-chan struct{}
 
@@ -146,8 +149,12 @@ func (k *Keeper) fitOnce(ctx context.Context) (more bool, err error) {
 
 // look asks everybody and returns what is so now.
 func (k *Keeper) look(ctx context.Context) (Situation, error) {
-	future := k.cfg.Raft.GetConfiguration()
-	if err := answered(ctx, future); err != nil {
+	var future raft.ConfigurationFuture
+	err := k.cfg.Answered(ctx, func() raft.Future {
+		future = k.cfg.Raft.GetConfiguration()
+		return future
+	})
+	if err != nil {
 		return Situation{}, fmt.Errorf("read configuration: %w", err)
 	}
 	c := future.Configuration()
@@ -155,7 +162,7 @@ func (k *Keeper) look(ctx context.Context) (Situation, error) {
 	contacts := k.cfg.Contacts(ctx, c)
 	standings := k.watch.Observe(Observation{
 		Now:      time.Now(),
-		Quorum:   answered(ctx, k.cfg.Raft.VerifyLeader()) == nil,
+		Quorum:   k.cfg.Answered(ctx, k.cfg.Raft.VerifyLeader) == nil,
 		Config:   c,
 		Peers:    peers,
 		Contacts: contacts,
@@ -187,35 +194,20 @@ func (k *Keeper) tell(ctx context.Context, notes []Note) {
 func (k *Keeper) take(ctx context.Context, s Step) error {
 	const anyIndex = 0
 	r := k.cfg.Raft
-	var future raft.IndexFuture
-	switch s.Do {
-	case Add, Move: // of a voter it changes the address alone
-		future = r.AddNonvoter(s.ID, s.Address, anyIndex, stepTime)
-	case Promote:
-		future = r.AddVoter(s.ID, s.Address, anyIndex, stepTime)
-	case Demote:
-		future = r.DemoteVoter(s.ID, anyIndex, stepTime)
-	case Remove:
-		future = r.RemoveServer(s.ID, anyIndex, stepTime)
-	default:
+	asks := map[Action]func() raft.Future{
+		Add:     func() raft.Future { return r.AddNonvoter(s.ID, s.Address, anyIndex, stepTime) },
+		Move:    func() raft.Future { return r.AddNonvoter(s.ID, s.Address, anyIndex, stepTime) }, // of a voter it changes the address alone
+		Promote: func() raft.Future { return r.AddVoter(s.ID, s.Address, anyIndex, stepTime) },
+		Demote:  func() raft.Future { return r.DemoteVoter(s.ID, anyIndex, stepTime) },
+		Remove:  func() raft.Future { return r.RemoveServer(s.ID, anyIndex, stepTime) },
+	}
+	ask, known := asks[s.Do]
+	if !known {
 		return errors.New("unknown step " + string(s.Do))
 	}
-	if err := answered(ctx, future); err != nil {
+	if err := k.cfg.Answered(ctx, ask); err != nil {
 		return fmt.Errorf("%s %s: %w", s.Do, s.ID, err)
 	}
 	k.cfg.Log.InfoContext(ctx, "membership changed", "action", s.Do, "peer", s.Name, "id", s.ID, "reason", s.Reason)
 	return nil
-}
-
-// answered waits for Raft, which does not answer while its disk hangs: the rest of
-// this peer must not hang with it.
-func answered(ctx context.Context, future raft.Future) error {
-	answer := make(chan error, 1)
-	go func() { answer <- future.Error() }()
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -146,7 +146,7 @@ func (g *group) lead(id raft.ServerID) *quorum.Keeper {
 	g.mu.Unlock()
 	g.eventually("a leader", func() bool { return r.State() == raft.Leader })
 	k := quorum.NewKeeper(quorum.Config{
-		Self: id, Raft: r,
+		Self: id, Raft: r, Answered: answered,
 		Settings: quorum.Settings{Stabilization: 50 * time.Millisecond, ReplaceAfter: 500 * time.Millisecond},
 		Cluster:  func() string { return ourCluster },
 		Commands: func() uint16 { return 1 },
@@ -298,6 +298,18 @@ func TestOnlyVoterGetsASuccessorWhenItLeaves(t *testing.T) {
 	}
 }
 
+// answered is what a node does.
+func answered(ctx context.Context, ask func() raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- ask().Error() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // hungRaft answers nothing, as Raft does while its disk hangs.
 type hungRaft struct {
 	quorum.Raft
@@ -316,7 +328,7 @@ func (a hungAnswer) Error() error { <-a.hang; return raft.ErrRaftShutdown }
 func TestKeeperEndsThoughRaftHangs(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	k := quorum.NewKeeper(quorum.Config{Raft: hungRaft{hang: hang}, Log: slog.New(slog.DiscardHandler)})
+	k := quorum.NewKeeper(quorum.Config{Raft: hungRaft{hang: hang}, Answered: answered, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { _ = k.Serve(ctx); close(ended) }()
