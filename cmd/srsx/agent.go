@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,9 @@ func runAgent(ctx context.Context, from source, c config, p process) (err error)
 		return err
 	}
 	defer a.closeSRT()
+	if a.rtc != nil || a.srt != nil {
+		runtime.GOMAXPROCS(datagram.Processors())
+	}
 	if err = a.openBackend(ctx); err != nil {
 		return err
 	}

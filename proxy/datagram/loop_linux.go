@@ -16,11 +16,23 @@ const (
 	// for them in a system call of its own, instead of in Go's poller. To wake the
 	// poller, a processor and the monitor of the runtime, and to put them to sleep
 	// again, costs several times what a frame costs. The processor is nobody else's
-	// meanwhile, so it is not for long, and not if there is no other.
+	// meanwhile (see [Processors]), so it is not for long, and not if there is no
+	// other.
 	dense = 4 * time.Millisecond
 	// maxEvents is how many sockets are read between two waits.
 	maxEvents = 128
 )
+
+// As the process starts: how many processors the runtime has, and how many loops
+// there may be. The other half is for what is not UDP.
+var (
+	processors = runtime.GOMAXPROCS(0) //nolint:gochecknoglobals // see above
+	most       = max(1, processors/2)  //nolint:gochecknoglobals // see above
+)
+
+// Processors returns what GOMAXPROCS should be: one more for each loop, since a loop
+// keeps one while it waits for the next datagram.
+func Processors() int { return processors + most }
 
 // pool is the loops that run.
 type pool struct {
@@ -50,7 +62,6 @@ type loop struct {
 func (p *pool) join() (*loop, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	most := max(1, runtime.GOMAXPROCS(0)/2) // the other half is for what is not UDP
 	if len(p.list) < most {
 		l, err := startLoop()
 		if err != nil {

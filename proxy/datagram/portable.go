@@ -6,12 +6,16 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
 	"srsx/proxy"
 )
+
+// Processors returns what GOMAXPROCS should be: what it is.
+func Processors() int { return runtime.GOMAXPROCS(0) }
 
 // Socket is a UDP socket. Its methods are safe for concurrent use.
 type Socket struct {
