@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -38,7 +37,7 @@ func webrtcTrip(b *testing.B, r *report) {
 	ways := []*rtcWay{
 		{name: "direct", publish: o.API(), play: o.API()},
 		{name: "two peers", publish: one.API, play: two.API},
-		{name: "three peers", publish: one.API, play: three.API, elsewhere: mediaAt(one, two)},
+		{name: "three peers", publish: one.API, play: three.API, elsewhere: rtctest.MediaAt(one.RTC, two.RTC)},
 	}
 	// In turns, and all at once: none has the machine for itself.
 	for n := range rtcStreams {
@@ -71,12 +70,6 @@ func (w *rtcWay) start(b *testing.B, name string) {
 	query := "/?app=live&stream=" + name
 	rtctest.Publish(b, rtctest.Dial{URL: "http://" + w.publish + "/rtc/v1/whip" + query, Answer: w.elsewhere})
 	w.players = append(w.players, rtctest.Play(b, rtctest.Dial{URL: "http://" + w.play + "/rtc/v1/whep" + query}))
-}
-
-// mediaAt has a client send its media to another peer than the one that answered.
-func mediaAt(from, to *peertest.Peer) func(answer string) string {
-	port := func(p *peertest.Peer) string { return " " + strings.TrimPrefix(p.RTC, "127.0.0.1:") + " typ host" }
-	return func(answer string) string { return strings.ReplaceAll(answer, port(from), port(to)) }
 }
 
 // measure returns p50 and p99 of the time that media took, and of the difference

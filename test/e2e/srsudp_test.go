@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"net/http"
 	"os"
 	"regexp"
 	"testing"
@@ -32,10 +31,8 @@ func TestSRSCarriesWebRTC(t *testing.T) {
 			if route := regexp.MustCompile(`(?m)^a=ice-ufrag:[a-z2-7]{32}\r$`); !route.MatchString(c.Answer) {
 				t.Errorf("the answer is\n%s; want a ufrag that is a route", c.Answer)
 			}
-			if status := c.Delete(t, c.Resource); status != http.StatusOK {
-				t.Errorf("DELETE %s = %d; want 200", c.Resource, status)
-			}
 		}
+		requireDeleted(t, player, publisher)
 		requireNoWebRTC(t, peer)
 	})
 }

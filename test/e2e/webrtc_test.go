@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -28,10 +27,14 @@ func requireUnbroken(t *testing.T, player *rtctest.Client, n int) {
 	}
 }
 
-// mediaAt has a client send its media to another peer than the one that answered.
-func mediaAt(from, to *peertest.Peer) func(answer string) string {
-	port := func(p *peertest.Peer) string { return " " + strings.TrimPrefix(p.RTC, "127.0.0.1:") + " typ host" }
-	return func(answer string) string { return strings.ReplaceAll(answer, port(from), port(to)) }
+// requireDeleted ends sessions and wants each to have been there.
+func requireDeleted(t *testing.T, clients ...*rtctest.Client) {
+	t.Helper()
+	for _, c := range clients {
+		if status := c.Delete(t, c.Resource); status != http.StatusOK {
+			t.Errorf("DELETE %s = %d; want 200", c.Resource, status)
+		}
+	}
 }
 
 // requireNoWebRTC waits until no session and no flow is left at any peer.
@@ -56,11 +59,7 @@ func TestWHIPAndWHEPThroughAPeer(t *testing.T) {
 			publisher := rtctest.Publish(t, rtctest.Dial{URL: "http://" + peer.API + whip})
 			player := rtctest.Play(t, rtctest.Dial{URL: "http://" + peer.API + whep})
 			requireUnbroken(t, player, 100)
-			for _, c := range []*rtctest.Client{player, publisher} {
-				if status := c.Delete(t, c.Resource); status != http.StatusOK {
-					t.Errorf("DELETE %s = %d; want 200", c.Resource, status)
-				}
-			}
+			requireDeleted(t, player, publisher)
 			if n := origin.Sessions(); n != 0 {
 				t.Errorf("%d sessions at the origin after DELETE; want none", n)
 			}
@@ -84,8 +83,8 @@ func TestWebRTCAtThreePeers(t *testing.T) {
 			defer func() { f.peers[0].CLI(t, "origin", "remove", origin.Server()) }()
 
 			a, b, c := f.peers[0], f.peers[1], f.peers[2]
-			publisher := rtctest.Publish(t, rtctest.Dial{URL: "http://" + a.API + whip, Answer: mediaAt(a, b)})
-			player := rtctest.Play(t, rtctest.Dial{URL: "http://" + c.API + whep, Answer: mediaAt(c, a)})
+			publisher := rtctest.Publish(t, rtctest.Dial{URL: "http://" + a.API + whip, Answer: rtctest.MediaAt(a.RTC, b.RTC)})
+			player := rtctest.Play(t, rtctest.Dial{URL: "http://" + c.API + whep, Answer: rtctest.MediaAt(c.RTC, a.RTC)})
 			requireUnbroken(t, player, 100)
 			// The peer that carries the media is the one that has the session.
 			peertest.Eventually(t, 10*time.Second, "sessions where the media is", func() bool {

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -55,11 +54,7 @@ func TestWebRTCByPathTemplates(t *testing.T) {
 			requireUnbroken(t, player, 50)
 			general := rtctest.Play(t, rtctest.Dial{URL: "http://" + peer.API + "/live/cam/whep"})
 			requireUnbroken(t, general, 50)
-			for _, c := range []*rtctest.Client{general, player, publisher} {
-				if status := c.Delete(t, c.Resource); status != http.StatusOK {
-					t.Errorf("DELETE %s = %d; want 200", c.Resource, status)
-				}
-			}
+			requireDeleted(t, general, player, publisher)
 			if n := origin.Sessions(); n != 0 {
 				t.Errorf("%d sessions at the origin after DELETE; want none", n)
 			}
@@ -74,11 +69,7 @@ func TestGeneralFormReachesSRS(t *testing.T) {
 		publisher := rtctest.Publish(t, rtctest.Dial{URL: "http://" + peer.API + "/live/cam/whip", H264: true})
 		player := rtctest.Play(t, rtctest.Dial{URL: "http://" + peer.API + "/live/cam/whep"})
 		requireFlowing(t, player, 0, 50)
-		for _, c := range []*rtctest.Client{player, publisher} {
-			if status := c.Delete(t, c.Resource); status != http.StatusOK {
-				t.Errorf("DELETE %s = %d; want 200", c.Resource, status)
-			}
-		}
+		requireDeleted(t, player, publisher)
 		requireNoWebRTC(t, peer)
 	})
 }

@@ -34,6 +34,13 @@ type Dial struct {
 	H264 bool
 }
 
+// MediaAt is an Answer that has a client send its media to another peer than the one
+// that answered: both are the host:port of a peer's media on 127.0.0.1.
+func MediaAt(from, to string) func(answer string) string {
+	port := func(addr string) string { return " " + strings.TrimPrefix(addr, "127.0.0.1:") + " typ host" }
+	return func(answer string) string { return strings.ReplaceAll(answer, port(from), port(to)) }
+}
+
 // Client is a pion client of a stream.
 type Client struct {
 	PC       *webrtc.PeerConnection
