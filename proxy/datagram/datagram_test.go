@@ -262,6 +262,36 @@ func TestSocketEndsWhateverItDoes(t *testing.T) {
 	})
 }
 
+// Whoever stops a socket may take apart what its datagrams needed.
+func TestStopWaitsForTheLast(t *testing.T) {
+	s := listen(t, "127.0.0.1:0")
+	began, end := make(chan struct{}), make(chan struct{})
+	var ended atomic.Bool
+	start(t, s, func([]byte, Way, *Sender) {
+		close(began)
+		<-end
+		ended.Store(true)
+	})
+	if err := s.Send([]byte("x"), Way{Remote: s.Addr()}); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.Stop()
+		if !ended.Load() {
+			t.Error("Stop returned while a datagram was dealt with")
+		}
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Millisecond): // it has begun to wait, as a rule
+	}
+	close(end)
+	<-stopped
+}
+
 // requireClosed wants the port to be free.
 func requireClosed(t *testing.T, s *Socket) {
 	t.Helper()

@@ -23,6 +23,7 @@ type Socket struct {
 	connected bool
 	refused   func(error) // nil: nobody wants to know
 	done      chan struct{}
+	receiving sync.WaitGroup
 	end       sync.Once
 }
 
@@ -38,7 +39,7 @@ func (s *Socket) Addr() netip.AddrPort { return proxy.AddrPortOf(s.conn.LocalAdd
 
 // Start hands what comes to take from now on. It may be called once.
 func (s *Socket) Start(take Take) error {
-	go s.receive(take)
+	s.receiving.Go(func() { s.receive(take) })
 	return nil
 }
 
@@ -61,8 +62,12 @@ func (s *Socket) receive(take Take) {
 	}
 }
 
-// Stop ends what Start began. The socket stays open for what is still to be sent.
-func (s *Socket) Stop() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }
+// Stop ends what Start began, and returns when take is done with the last, so take
+// must not call it. The socket stays open for what is still to be sent.
+func (s *Socket) Stop() {
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	s.receiving.Wait()
+}
 
 // Close closes the socket. A datagram may be in the hands of take yet.
 func (s *Socket) Close() error {

@@ -45,6 +45,8 @@ func newReceiver() *receiver {
 
 // serve reads a socket once: others may wait.
 func (r *receiver) serve(s *Socket) {
+	s.serving.Lock()
+	defer s.serving.Unlock()
 	n, errno := r.read(s)
 	switch errno {
 	case 0:
@@ -57,7 +59,8 @@ func (r *receiver) serve(s *Socket) {
 	}
 }
 
-// read reads what waits at a socket. The error is EBADF for one that is closed.
+// read reads what waits at a socket. The error is EBADF for one that is stopped, or
+// closed.
 func (r *receiver) read(s *Socket) (int, unix.Errno) {
 	for i := range r.messages {
 		h := &r.messages[i].header
@@ -70,6 +73,9 @@ func (r *receiver) read(s *Socket) (int, unix.Errno) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.loop == nil {
+		return 0, unix.EBADF
+	}
 	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&r.messages[0])), slots, unix.MSG_DONTWAIT, 0, 0) //nolint:gosec // a descriptor
 	return int(n), errno
 }

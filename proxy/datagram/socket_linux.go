@@ -22,6 +22,8 @@ type Socket struct {
 	refused   func(error) // nil: nobody wants to know
 	done      chan struct{}
 
+	serving sync.Mutex // held while take is at work
+
 	// mu guards what follows. Whoever uses the descriptor holds it for reading:
 	// once closed, the number is another's.
 	mu   sync.RWMutex
@@ -91,11 +93,14 @@ func (s *Socket) Start(take Take) (err error) {
 	return err
 }
 
-// Stop ends what Start began. The socket stays open for what is still to be sent.
+// Stop ends what Start began, and returns when take is done with the last, so take
+// must not call it. The socket stays open for what is still to be sent.
 func (s *Socket) Stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stopLocked()
+	s.mu.Unlock()
+	s.serving.Lock()
+	defer s.serving.Unlock()
 }
 
 func (s *Socket) stopLocked() {
